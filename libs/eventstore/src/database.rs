@@ -1,0 +1,138 @@
+//! The sled database under the projections: disposable, so whatever is wrong with it is answered by starting empty.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// How long one who is just ending may still hold the database.
+const RELEASE: Duration = Duration::from_secs(2);
+
+/// A service's projections on disk. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Database {
+    db: sled::Db,
+}
+
+/// The directory cannot be used at all: it is not that its content is damaged.
+#[derive(Debug, thiserror::Error)]
+#[error("{} cannot hold a database: {reason}", path.display())]
+pub struct DatabaseError {
+    path: PathBuf,
+    reason: String,
+}
+
+impl Database {
+    /// Opens the database in directory `path`, with at most `cache_bytes` of it in memory.
+    ///
+    /// One that is damaged is moved aside, to `<path>.damaged`, and an empty one takes its place: every row comes
+    /// back from the log. To know, every row is read once, which also checks its checksum.
+    ///
+    /// # Errors
+    /// When an empty database cannot be made there either, or another process goes on having it open.
+    pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, DatabaseError> {
+        let failed = |reason: String| DatabaseError { path: path.into(), reason };
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(|error| failed(error.to_string()))?;
+        }
+        let mut opened = open_checked(path, cache_bytes);
+        let patience = Instant::now() + RELEASE;
+        while matches!(opened, Err(OpenFailure::InUse(_))) && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(50));
+            opened = open_checked(path, cache_bytes);
+        }
+        match opened {
+            Ok(db) => Ok(Self { db }),
+            Err(OpenFailure::InUse(reason)) => Err(failed(reason)),
+            Err(OpenFailure::Damaged(reason)) => {
+                let aside = path.with_extension("damaged");
+                tracing::warn!(database = %path.display(), %reason, "projections are damaged and will be replayed");
+                metrics::counter!("eventstore_projections_damaged_total").increment(1);
+                set_aside(path, &aside).map_err(|error| failed(error.to_string()))?;
+                match open_checked(path, cache_bytes) {
+                    Ok(db) => Ok(Self { db }),
+                    Err(OpenFailure::InUse(reason) | OpenFailure::Damaged(reason)) => Err(failed(reason)),
+                }
+            }
+        }
+    }
+
+    pub(crate) fn tree(&self, name: &str) -> sled::Result<sled::Tree> {
+        self.db.open_tree(name)
+    }
+
+    /// Writes everything to disk: saves the next start some replaying.
+    pub async fn flush(&self) {
+        if let Err(error) = self.db.flush_async().await {
+            tracing::warn!(%error, "projections were not flushed and will be replayed in part");
+        }
+    }
+}
+
+enum OpenFailure {
+    InUse(String),
+    Damaged(String),
+}
+
+fn open_checked(path: &Path, cache_bytes: u64) -> Result<sled::Db, OpenFailure> {
+    // sled panics on some damage, so the panic is an answer here.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let db = sled::Config::new().path(path).cache_capacity(cache_bytes).open()?;
+        for name in db.tree_names() {
+            for row in &db.open_tree(name)? {
+                row?;
+            }
+        }
+        Ok(db)
+    }));
+    match opened {
+        Ok(Ok(db)) => Ok(db),
+        Ok(Err(sled::Error::Io(error))) if is_locked(&error) => Err(OpenFailure::InUse(error.to_string())),
+        Ok(Err(error)) => Err(OpenFailure::Damaged(error.to_string())),
+        Err(_) => Err(OpenFailure::Damaged("it made sled panic".into())),
+    }
+}
+
+/// sled says that it could not have the lock with an error of kind `Other` around the operating system's.
+fn is_locked(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.to_string().contains("could not acquire lock")
+}
+
+fn set_aside(path: &Path, aside: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::fs::rename(path, aside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CACHE: u64 = 4 << 20;
+
+    #[test]
+    fn a_directory_full_of_garbage_is_an_empty_database() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("orders");
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("conf"), b"garbage").unwrap();
+        std::fs::write(path.join("db"), vec![0xa5; 100_000]).unwrap();
+        let database = Database::open(&path, CACHE).unwrap();
+        assert_eq!(database.tree("rows").unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_database_that_is_open_elsewhere_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("orders");
+        let first = Database::open(&path, CACHE).unwrap();
+        first.tree("rows").unwrap().insert("key", "value").unwrap();
+        assert!(Database::open(&path, CACHE).is_err());
+        assert!(!path.with_extension("damaged").exists());
+        assert_eq!(first.tree("rows").unwrap().len(), 1);
+    }
+}

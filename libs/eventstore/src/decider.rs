@@ -1,0 +1,168 @@
+//! Commands: load, decide, append; on a conflict again.
+
+use std::{fmt, time::Duration};
+
+use crate::{
+    event::Cause,
+    log::{AppendError, Appended, Log, Unavailable},
+    rows::{Head, ReadError},
+    view::{Projection, View, WaitError},
+};
+
+/// How often a decision is taken again because the subject had moved on.
+const ATTEMPTS: u32 = 8;
+/// How long a command waits for the projection to pass a sequence.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Takes decisions on the subjects of one log. Clones share it.
+pub struct Decider<P: Projection> {
+    log: Log,
+    view: View<P>,
+}
+
+impl<P: Projection> Clone for Decider<P> {
+    fn clone(&self) -> Self {
+        Self { log: self.log.clone(), view: self.view.clone() }
+    }
+}
+
+impl<P: Projection> fmt::Debug for Decider<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Decider({})", P::NAME)
+    }
+}
+
+/// What came of a command.
+pub struct Decided<P: Projection> {
+    /// The subject's state afterwards.
+    pub state: P::State,
+    /// Its last event's version; `None` when it has none.
+    pub version: Option<u64>,
+    /// The sequence of its last message: what a reader must have seen to see this.
+    pub sequence: u64,
+    /// What was appended; `None` when nothing had to be.
+    pub appended: Option<Appended>,
+}
+
+/// Why a command came to nothing. `R` is the domain's own reason.
+#[derive(Debug, thiserror::Error)]
+pub enum DecideError<R> {
+    /// The domain says no.
+    #[error("rejected")]
+    Rejected(R),
+    /// Others were faster, every time.
+    #[error("too many conflicts")]
+    Conflicts,
+    /// The log does not answer. Whether the event is in it may be unknown.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// The event can never be appended.
+    #[error(transparent)]
+    Append(AppendError),
+    /// The projection has not come far enough in time.
+    #[error(transparent)]
+    Wait(WaitError),
+    /// The projection cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+impl<R> From<WaitError> for DecideError<R> {
+    fn from(error: WaitError) -> Self {
+        match error {
+            WaitError::Unavailable(error) => DecideError::Unavailable(error),
+            error @ WaitError::TimedOut { .. } => DecideError::Wait(error),
+        }
+    }
+}
+
+impl<P: Projection> Decider<P> {
+    /// Decides on the subjects of the log that `view` follows.
+    pub fn new(view: View<P>) -> Self {
+        Self { log: view.log().clone(), view }
+    }
+
+    /// The rows it decides on.
+    pub fn view(&self) -> &View<P> {
+        &self.view
+    }
+
+    /// Lets `decide` look at the state of `subject`, and appends the event that it makes of it, if any.
+    ///
+    /// The state may be behind the log. An event decided on a stale state never gets in: the append conflicts, and
+    /// `decide` is asked again with the newer one; so it must be pure but for what it captured. To decide *nothing*
+    /// on a stale state is harmless for a [`Cause::Command`], whose caller can ask again; for a [`Cause::Event`], which
+    /// is about to be acknowledged for ever, the state is first compared with the log's leader.
+    ///
+    /// Returns once the local projection shows the event, so that the caller reads what it wrote.
+    ///
+    /// # Errors
+    /// See [`DecideError`].
+    pub async fn transact<R>(
+        &self,
+        subject: &str,
+        cause: Cause,
+        mut decide: impl FnMut(&P::State) -> Result<Option<P::Event>, R>,
+    ) -> Result<Decided<P>, DecideError<R>> {
+        for attempt in 0..ATTEMPTS {
+            let head = self.view.head(subject)?;
+            let decision = decide(&head.state);
+            let Ok(Some(event)) = decision else {
+                if matches!(cause, Cause::Event(_)) && !self.is_current(subject, &head).await? {
+                    continue;
+                }
+                return match decision {
+                    Ok(_) => Ok(Decided {
+                        state: head.state,
+                        version: head.version,
+                        sequence: head.sequence,
+                        appended: None,
+                    }),
+                    Err(rejection) => Err(DecideError::Rejected(rejection)),
+                };
+            };
+            match self.log.append(subject, &event, head.next_version(), head.sequence, cause).await {
+                Ok(appended) => return Ok(self.settle(head, &event, appended).await),
+                Err(AppendError::Conflict) => {
+                    tracing::debug!(subject, attempt, "deciding again after a conflict");
+                    // Jitter: two that collided do not collide again in step.
+                    tokio::time::sleep(jitter(attempt)).await;
+                    self.is_current(subject, &head).await?;
+                }
+                Err(AppendError::Unavailable(error)) => return Err(DecideError::Unavailable(error)),
+                Err(error @ AppendError::Encode(_)) => return Err(DecideError::Append(error)),
+            }
+        }
+        Err(DecideError::Conflicts)
+    }
+
+    /// Whether nothing was appended to `subject` since `head`; if something was, returns once it is applied.
+    async fn is_current(&self, subject: &str, head: &Head<P::State>) -> Result<bool, WaitError> {
+        let last = self.log.last_on(subject).await?;
+        if last <= head.sequence {
+            return Ok(true);
+        }
+        self.view.wait_for(last, PATIENCE).await?;
+        Ok(false)
+    }
+
+    async fn settle(&self, head: Head<P::State>, event: &P::Event, appended: Appended) -> Decided<P> {
+        // The event is in the log whatever the projection does: being late is no failure of the command.
+        if let Err(error) = self.view.wait_for(appended.sequence, PATIENCE).await {
+            tracing::warn!(%error, "answering before the projection shows it");
+        }
+        let version = head.next_version();
+        Decided {
+            state: P::evolve(head.state, event),
+            version: Some(version),
+            sequence: appended.sequence,
+            appended: Some(appended),
+        }
+    }
+}
+
+/// A random delay of up to a few milliseconds, longer with each attempt.
+fn jitter(attempt: u32) -> Duration {
+    let random = uuid::Uuid::new_v4().as_u128() as u64;
+    Duration::from_micros(random % (2_000 << attempt.min(6)))
+}

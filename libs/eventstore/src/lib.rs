@@ -1,0 +1,39 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # Map
+//!
+//! | module | what is there |
+//! |---|---|
+//! | `store` | [`Store`]: everything of a service's that hangs on the log, behind one handle |
+//! | `nats` | [`Connection`]: heals itself |
+//! | `event` | events on the wire: CloudEvents headers, flat JSON, trace context; [`Recorded`] |
+//! | `log` | [`Log`]: the stream; the one place that appends |
+//! | `decider` | [`Decider`]: load, decide, append, and again after a conflict |
+//! | `view` | [`Projection`], and [`View`]: its task, who waits for it, its watchdog |
+//! | `rows` `database` | [`Table`], [`Rows`]: typed rows in sled, which may vanish at any time |
+//! | `reactor` `dead_letters` | [`react`]: others' events as commands of ours; what none could read |
+//!
+//! Absent on purpose: any business noun, HTTP, and a way to append without an expected sequence.
+#![doc(test(attr(deny(warnings))))]
+
+mod database;
+mod dead_letters;
+mod decider;
+mod event;
+mod log;
+mod nats;
+mod reactor;
+mod rows;
+mod store;
+mod view;
+
+pub use database::{Database, DatabaseError};
+pub use dead_letters::DeadLetters;
+pub use decider::{DecideError, Decided, Decider};
+pub use event::{Cause, DecodeError, EncodeError, Event, Recorded, TRACE_FIELD};
+pub use log::{AppendError, Appended, Log, OpenError, StreamConfig, StreamState, Unavailable};
+pub use nats::{Auth, ConnectError, Connection, Settings};
+pub use reactor::{Reaction, ReactorConfig, react};
+pub use rows::{Head, Order, ReadError, Rows, Table};
+pub use store::{Readiness, StartError, Store, StoreConfig};
+pub use view::{Condition, Projection, View, WaitError};

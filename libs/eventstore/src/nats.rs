@@ -1,0 +1,123 @@
+//! The connection to NATS.
+
+use std::{path::PathBuf, time::Duration};
+
+use async_nats::{ConnectOptions, connection::State, jetstream};
+
+/// How long one request to the server may take before its outcome counts as unknown.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Where NATS is and who we are there.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// One URL, or several separated by commas.
+    pub url: String,
+    /// How we prove who we are.
+    pub auth: Auth,
+    /// Shown by the server in its list of connections.
+    pub name: String,
+}
+
+/// How a client proves who it is.
+#[derive(Clone)]
+pub enum Auth {
+    /// Not at all.
+    None,
+    /// With a password.
+    Password {
+        /// The NATS user.
+        user: String,
+        /// Its password.
+        password: String,
+    },
+    /// With a credentials file: a JWT and the seed of its key.
+    Credentials(PathBuf),
+}
+
+impl Auth {
+    /// The strongest proof there is: a credentials file, else a user with a password, else none.
+    pub fn from_parts(user: Option<String>, password: Option<String>, credentials: Option<PathBuf>) -> Self {
+        match (credentials, user) {
+            (Some(path), _) => Auth::Credentials(path),
+            (None, Some(user)) => Auth::Password { user, password: password.unwrap_or_default() },
+            (None, None) => Auth::None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Auth {
+    /// Names the kind alone: a password does not belong in a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Auth::None => "None",
+            Auth::Password { .. } => "Password",
+            Auth::Credentials(_) => "Credentials",
+        })
+    }
+}
+
+/// A connection that heals itself: it is there at once and reconnects for ever.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    client: async_nats::Client,
+    jetstream: jetstream::Context,
+}
+
+/// The connection's settings cannot work, whatever the server says.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The credentials file cannot be read.
+    #[error("the NATS credentials file cannot be read: {0}")]
+    Credentials(#[from] std::io::Error),
+    /// The URL is malformed.
+    #[error("NATS cannot be connected: {0}")]
+    Connect(#[from] async_nats::ConnectError),
+}
+
+impl Connection {
+    /// Starts to connect, and returns before it has: [`Connection::is_up`] tells when.
+    ///
+    /// # Errors
+    /// When the settings cannot work. A server that does not answer is not an error.
+    pub async fn open(settings: Settings) -> Result<Self, ConnectError> {
+        let options = match settings.auth {
+            Auth::None => ConnectOptions::new(),
+            Auth::Password { user, password } => ConnectOptions::with_user_and_password(user, password),
+            Auth::Credentials(path) => ConnectOptions::with_credentials(&std::fs::read_to_string(path)?)?,
+        };
+        let servers: Vec<&str> = settings.url.split(',').map(str::trim).collect();
+        let client = options
+            .name(settings.name)
+            .retry_on_initial_connect()
+            .max_reconnects(None)
+            .reconnect_delay_callback(|attempt| Duration::from_millis(50 * (attempt as u64).min(20)))
+            .request_timeout(Some(REQUEST_TIMEOUT))
+            // A burst of acknowledgements must not make a consumer of ours a slow one.
+            .subscription_capacity(64 * 1024)
+            .event_callback(async |event| tracing::info!(nats.event = %event, "nats connection"))
+            .connect(servers)
+            .await?;
+        let jetstream = jetstream::context::ContextBuilder::new()
+            .timeout(REQUEST_TIMEOUT)
+            .max_ack_inflight(64 * 1024)
+            .build(client.clone());
+        Ok(Self { client, jetstream })
+    }
+
+    /// Whether the server is connected right now.
+    pub fn is_up(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// JetStream on this connection.
+    pub fn jetstream(&self) -> &jetstream::Context {
+        &self.jetstream
+    }
+
+    /// Sends what is still buffered: at the end, so that the last acknowledgements arrive.
+    pub async fn flush(&self) {
+        if self.is_up() {
+            let _ = tokio::time::timeout(REQUEST_TIMEOUT, self.client.flush()).await;
+        }
+    }
+}

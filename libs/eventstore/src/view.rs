@@ -1,0 +1,555 @@
+//! Projections: rows folded from one stream, kept up to date by a task of their own.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_nats::jetstream::{
+    self,
+    consumer::{DeliverPolicy, ReplayPolicy, pull},
+};
+use futures::StreamExt;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::{Notify, broadcast, oneshot, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    database::Database,
+    dead_letters::DeadLetters,
+    event::{self, Event, Recorded},
+    log::{Log, StreamState, Unavailable, shown},
+    rows::{Checkpoint, Head, Order, ReadError, Rows, Table, Tree},
+};
+
+/// How many events one write takes at most.
+const BATCH: usize = 1_000;
+/// How often the watchdog compares what is applied with the stream's end.
+const WATCHDOG: Duration = Duration::from_secs(1);
+/// How often a long catch-up tells how far it is.
+const PROGRESS: Duration = Duration::from_secs(2);
+/// How many changes a slow subscriber may be behind before it misses some.
+const CHANGES: usize = 1_024;
+
+/// How the events of one stream become rows. Pure: the same events make the same rows, always.
+pub trait Projection: Send + Sync + 'static {
+    /// The stream's events.
+    type Event: Event + Clone;
+    /// What is folded from the events of one subject; `()` where nothing is needed.
+    type State: Default + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync;
+
+    /// Names the projection within its [`Database`].
+    const NAME: &'static str;
+    /// Raised whenever the rows come out differently from the same events: the old ones are thrown away and replayed.
+    const VERSION: u32;
+
+    /// Folds one event into its subject's state. It neither fails nor judges: the event has happened.
+    fn evolve(state: Self::State, event: &Self::Event) -> Self::State;
+
+    /// Writes the rows that queries read. `state` is the subject's after the event.
+    fn index(rows: &mut Rows<'_>, recorded: &Recorded<Self::Event>, state: &Self::State) {
+        let _ = (rows, recorded, state);
+    }
+}
+
+/// A running projection, to be read. Clones share it.
+pub struct View<P: Projection>(Arc<Inner<P>>);
+
+impl<P: Projection> Clone for View<P> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<P: Projection> fmt::Debug for View<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "View({})", P::NAME)
+    }
+}
+
+struct Inner<P: Projection> {
+    log: Log,
+    dead_letters: DeadLetters,
+    tree: Tree,
+    condition: watch::Sender<Condition>,
+    waiters: Mutex<Waiters>,
+    changes: broadcast::Sender<Arc<Recorded<P::Event>>>,
+    watched: Mutex<HashMap<String, watch::Sender<u64>>>,
+    damaged: Notify,
+}
+
+/// Whether a projection can be relied on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It has not reached the end of its stream since it was started, or is being replayed.
+    CatchingUp {
+        /// The last applied sequence.
+        applied: u64,
+        /// The stream's end when the catch-up began; `None` while that is unknown.
+        end: Option<u64>,
+    },
+    /// It follows its stream.
+    Live,
+    /// The log contradicts itself: nothing is applied any more, and a person has to look.
+    Broken(String),
+}
+
+/// Those who wait for a sequence to be applied.
+#[derive(Default)]
+struct Waiters {
+    applied: u64,
+    waiting: BTreeMap<u64, Vec<oneshot::Sender<()>>>,
+}
+
+impl Waiters {
+    fn advance(&mut self, applied: u64) {
+        self.applied = applied;
+        let later = self.waiting.split_off(&(applied + 1));
+        for waiter in std::mem::replace(&mut self.waiting, later).into_values().flatten() {
+            let _ = waiter.send(());
+        }
+    }
+
+    /// Drops those who gave up waiting for `sequence`, which may never come.
+    fn forget(&mut self, sequence: u64) {
+        if let Some(waiting) = self.waiting.get_mut(&sequence) {
+            waiting.retain(|waiter| !waiter.is_closed());
+            if waiting.is_empty() {
+                self.waiting.remove(&sequence);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why a projection did not get as far as it was asked to.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WaitError {
+    /// It takes too long.
+    #[error("projection {projection} has not reached sequence {sequence} of {stream} in time")]
+    TimedOut {
+        /// The projection.
+        projection: &'static str,
+        /// Its stream.
+        stream: String,
+        /// What was waited for.
+        sequence: u64,
+    },
+    /// The stream's end could not be asked.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+impl<P: Projection> View<P> {
+    /// Starts to project `log` into `database`, in a task of `tasks` that ends with `closed`. What is no event is
+    /// skipped, and copied to `dead_letters`.
+    ///
+    /// The stream need not exist yet.
+    ///
+    /// # Errors
+    /// When the database cannot be used.
+    pub fn start(
+        database: &Database,
+        log: Log,
+        dead_letters: DeadLetters,
+        tasks: &TaskTracker,
+        closed: CancellationToken,
+    ) -> Result<Self, ReadError> {
+        let tree = Tree(database.tree(P::NAME)?);
+        let view = Self(Arc::new(Inner {
+            log,
+            dead_letters,
+            tree,
+            condition: watch::Sender::new(Condition::CatchingUp { applied: 0, end: None }),
+            waiters: Mutex::default(),
+            changes: broadcast::Sender::new(CHANGES),
+            watched: Mutex::default(),
+            damaged: Notify::new(),
+        }));
+        let runner = view.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = closed.cancelled() => {}
+                () = runner.run() => {}
+            }
+        });
+        Ok(view)
+    }
+
+    /// The log it follows.
+    pub fn log(&self) -> &Log {
+        &self.0.log
+    }
+
+    /// Whether it can be relied on, right now.
+    pub fn condition(&self) -> Condition {
+        self.0.condition.borrow().clone()
+    }
+
+    /// Returns once the projection has reached the end that its stream had when it was started.
+    pub async fn caught_up(&self) {
+        let mut condition = self.0.condition.subscribe();
+        let _ = condition.wait_for(|condition| *condition == Condition::Live).await;
+    }
+
+    /// The last applied sequence.
+    pub fn applied(&self) -> u64 {
+        lock(&self.0.waiters).applied
+    }
+
+    /// What is known of one subject; the default when nothing is.
+    ///
+    /// # Errors
+    /// When the rows cannot be read.
+    pub fn head(&self, subject: &str) -> Result<Head<P::State>, ReadError> {
+        self.read(|tree| tree.head(subject))
+    }
+
+    /// The row at `key`.
+    ///
+    /// # Errors
+    /// When the rows cannot be read.
+    pub fn get<V: DeserializeOwned>(&self, table: &Table<V>, key: &[u8]) -> Result<Option<V>, ReadError> {
+        self.read(|tree| tree.get(table, key))
+    }
+
+    /// Up to `limit` rows whose keys start with `prefix`, in `order`, beginning behind the key `after`.
+    ///
+    /// # Errors
+    /// When the rows cannot be read.
+    pub fn scan<V: DeserializeOwned>(
+        &self,
+        table: &Table<V>,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        order: Order,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, V)>, ReadError> {
+        self.read(|tree| tree.scan(table, prefix, after, order, limit))
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Tree) -> Result<T, ReadError>) -> Result<T, ReadError> {
+        let result = read(&self.0.tree);
+        if result.is_err() {
+            self.0.damaged.notify_one();
+        }
+        result
+    }
+
+    /// Waits until `sequence` is applied.
+    ///
+    /// # Errors
+    /// When that takes longer than `patience`.
+    pub async fn wait_for(&self, sequence: u64, patience: Duration) -> Result<(), WaitError> {
+        let applied = {
+            let mut waiters = lock(&self.0.waiters);
+            if waiters.applied >= sequence {
+                return Ok(());
+            }
+            let (sender, receiver) = oneshot::channel();
+            waiters.waiting.entry(sequence).or_default().push(sender);
+            receiver
+        };
+        if let Ok(Ok(())) = tokio::time::timeout(patience, applied).await {
+            return Ok(());
+        }
+        lock(&self.0.waiters).forget(sequence);
+        Err(WaitError::TimedOut { projection: P::NAME, stream: self.0.log.name().into(), sequence })
+    }
+
+    /// Waits until everything is applied that the stream holds at this moment: afterwards, what is not here does
+    /// not exist.
+    ///
+    /// # Errors
+    /// When the stream's end cannot be asked, or is not reached within `patience`.
+    pub async fn catch_up(&self, patience: Duration) -> Result<(), WaitError> {
+        match self.0.log.state().await? {
+            Some(state) => self.wait_for(state.last_sequence, patience).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Every event from now on, once its rows can be read. A subscriber that is too slow misses some and is told.
+    pub fn changes(&self) -> broadcast::Receiver<Arc<Recorded<P::Event>>> {
+        self.0.changes.subscribe()
+    }
+
+    /// Tells the sequence of the subject's last event whenever one was applied, from now on.
+    pub fn watch(&self, subject: &str) -> watch::Receiver<u64> {
+        let mut watched = lock(&self.0.watched);
+        watched.entry(subject.into()).or_insert_with(|| watch::Sender::new(0)).subscribe()
+    }
+
+    /// Waits until `found` finds what it looks for in the rows of `subject`; `None` when `patience` runs out first.
+    ///
+    /// # Errors
+    /// Whatever `found` fails with.
+    pub async fn wait_until<T, E>(
+        &self,
+        subject: &str,
+        patience: Duration,
+        mut found: impl FnMut() -> Result<Option<T>, E>,
+    ) -> Result<Option<T>, E> {
+        let mut watch = self.watch(subject);
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            if let Some(result) = found()? {
+                return Ok(Some(result));
+            }
+            match tokio::time::timeout_at(deadline, watch.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return Ok(None),
+            }
+        }
+    }
+
+    async fn run(&self) {
+        loop {
+            let stopped = self.follow().await;
+            let delay = match stopped {
+                Stopped::Broken(reason) => {
+                    tracing::error!(projection = P::NAME, %reason, "a projection has stopped");
+                    self.0.condition.send_replace(Condition::Broken(reason));
+                    return;
+                }
+                Stopped::Damaged(error) => {
+                    tracing::warn!(projection = P::NAME, %error, "a projection is damaged and is replayed");
+                    if let Err(error) = self.0.tree.wipe(Checkpoint::default()) {
+                        self.0.condition.send_replace(Condition::Broken(error.to_string()));
+                        return;
+                    }
+                    Duration::ZERO
+                }
+                Stopped::Waiting(reason) => {
+                    tracing::debug!(projection = P::NAME, %reason, "a projection waits for its stream");
+                    Duration::from_millis(200)
+                }
+                Stopped::Stalled => {
+                    tracing::info!(projection = P::NAME, "a projection's consumer is made anew");
+                    metrics::counter!("eventstore_consumers_recreated_total", "projection" => P::NAME)
+                        .increment(1);
+                    Duration::ZERO
+                }
+            };
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    /// Follows the stream from the checkpoint on, until something stops that.
+    async fn follow(&self) -> Stopped {
+        let state = match self.0.log.state().await {
+            Ok(Some(state)) => state,
+            Ok(None) => return Stopped::Waiting("there is no such stream yet".into()),
+            Err(error) => return Stopped::Waiting(error.to_string()),
+        };
+        let mut checkpoint = match self.resume(state) {
+            Ok(checkpoint) => checkpoint,
+            Err(error) => return Stopped::Damaged(error),
+        };
+        self.passed(checkpoint.sequence, state.last_sequence);
+        let mut messages = match self.consume(checkpoint.sequence + 1).await {
+            Ok(messages) => messages,
+            Err(reason) => return Stopped::Waiting(reason),
+        };
+
+        let mut watchdog = tokio::time::interval(WATCHDOG);
+        watchdog.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut applied_at_last_tick = checkpoint.sequence;
+        let mut told = Instant::now();
+        loop {
+            tokio::select! {
+                batch = messages.next() => {
+                    let Some(batch) = batch else { return Stopped::Stalled };
+                    match self.apply(batch, checkpoint) {
+                        Ok(next) => checkpoint = next,
+                        Err(stopped) => return stopped,
+                    }
+                    self.passed(checkpoint.sequence, state.last_sequence);
+                    if checkpoint.sequence < state.last_sequence && told.elapsed() > PROGRESS {
+                        told = Instant::now();
+                        self.tell_progress(checkpoint.sequence, state.last_sequence);
+                    }
+                }
+                _ = watchdog.tick() => {
+                    let now = match self.0.log.state().await {
+                        Ok(Some(now)) => now,
+                        Ok(None) => return Stopped::Waiting("the stream is gone".into()),
+                        Err(_) => continue,
+                    };
+                    let lag = now.last_sequence.saturating_sub(checkpoint.sequence);
+                    metrics::gauge!("eventstore_projection_lag_events", "projection" => P::NAME).set(lag as f64);
+                    if now.created != state.created || now.last_sequence < checkpoint.sequence {
+                        return Stopped::Stalled;
+                    }
+                    if lag > 0 && checkpoint.sequence == applied_at_last_tick {
+                        return Stopped::Stalled;
+                    }
+                    applied_at_last_tick = checkpoint.sequence;
+                }
+                () = self.0.damaged.notified() => {
+                    return Stopped::Damaged(ReadError::new("a row could not be read"));
+                }
+            }
+        }
+    }
+
+    /// Where to go on from. Rows of another stream, of another shape, or ahead of a log that lost its end, are wiped.
+    fn resume(&self, state: StreamState) -> Result<Checkpoint, ReadError> {
+        let found = self.0.tree.checkpoint()?;
+        let beginning = Checkpoint { sequence: 0, stream: state.created, projection_version: P::VERSION };
+        let reason = if found.stream != state.created {
+            format!("they are of a stream created {}", shown(found.stream))
+        } else if found.projection_version != P::VERSION {
+            format!("they have the shape of version {}", found.projection_version)
+        } else if found.sequence > state.last_sequence {
+            format!("they are ahead: the stream ends at {}", state.last_sequence)
+        } else {
+            return Ok(found);
+        };
+        if found != Checkpoint::default() {
+            tracing::info!(projection = P::NAME, sequence = found.sequence, %reason, "wiping a projection's rows");
+        }
+        self.0.tree.wipe(beginning)?;
+        self.0.condition.send_replace(Condition::CatchingUp { applied: 0, end: Some(state.last_sequence) });
+        lock(&self.0.waiters).applied = 0;
+        Ok(beginning)
+    }
+
+    async fn consume(
+        &self,
+        start_sequence: u64,
+    ) -> Result<impl StreamExt<Item = Vec<Delivery>> + Unpin + use<P>, String> {
+        let stream = self.0.log.stream_handle().await.map_err(|error| error.to_string())?;
+        let config = pull::OrderedConfig {
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence },
+            replay_policy: ReplayPolicy::Instant,
+            ..Default::default()
+        };
+        let consumer = stream.create_consumer(config).await.map_err(|error| error.to_string())?;
+        let messages = consumer.messages().await.map_err(|error| error.to_string())?;
+        Ok(messages.ready_chunks(BATCH))
+    }
+
+    /// Folds a batch into rows and writes them with the checkpoint behind it, atomically.
+    fn apply(&self, batch: Vec<Delivery>, from: Checkpoint) -> Result<Checkpoint, Stopped> {
+        let mut rows = Rows::new(&self.0.tree);
+        let mut checkpoint = from;
+        let mut applied = Vec::with_capacity(batch.len());
+        for delivery in batch {
+            // The consumer heals itself; when it cannot, the watchdog sees that nothing moves.
+            let Ok(message) = delivery else { continue };
+            let Ok(sequence) = message.info().map(|info| info.stream_sequence) else { continue };
+            if sequence <= checkpoint.sequence {
+                continue;
+            }
+            checkpoint.sequence = sequence;
+            let subject = message.subject.clone();
+            let mut head = rows.head::<P::State>(&subject);
+            match event::decode::<P::Event>(sequence, &message) {
+                Ok(recorded) => match recorded.version.cmp(&head.next_version()) {
+                    std::cmp::Ordering::Less => head.sequence = sequence,
+                    std::cmp::Ordering::Greater => {
+                        return Err(Stopped::Broken(format!(
+                            "{} at sequence {sequence}: {} has version {} where {} comes next",
+                            self.0.log.name(),
+                            recorded.subject,
+                            recorded.version,
+                            head.next_version(),
+                        )));
+                    }
+                    std::cmp::Ordering::Equal => {
+                        let state = P::evolve(std::mem::take(&mut head.state), &recorded.event);
+                        P::index(&mut rows, &recorded, &state);
+                        head = Head { state, version: Some(recorded.version), sequence };
+                        applied.push(Arc::new(recorded));
+                    }
+                },
+                // Not an event, yet it stands on the subject: the next append has to expect it.
+                Err(error) => {
+                    self.bury(sequence, message, error.to_string());
+                    head.sequence = sequence;
+                }
+            }
+            rows.put_head(&subject, &head);
+        }
+        rows.commit(checkpoint).map_err(Stopped::Damaged)?;
+        self.announce(applied);
+        Ok(checkpoint)
+    }
+
+    /// Copies what is no event to the dead letters, beside the projecting: that must not wait for an append.
+    fn bury(&self, sequence: u64, message: jetstream::Message, reason: String) {
+        let view = self.clone();
+        tokio::spawn(async move {
+            let Inner { log, dead_letters, .. } = &*view.0;
+            let reader = format!("{}-{}", log.source(), P::NAME);
+            for delay in [1, 2, 4, 8, 16, 32] {
+                match dead_letters.bury(log.name(), &reader, sequence, &message, &reason).await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        tracing::warn!(stream = log.name(), sequence, %error, "a dead letter is tried again")
+                    }
+                }
+                tokio::time::sleep(Duration::from_secs(delay)).await;
+            }
+            tracing::error!(
+                stream = log.name(),
+                sequence,
+                reason,
+                "skipped what is no event, without a dead letter"
+            );
+        });
+    }
+
+    fn announce(&self, applied: Vec<Arc<Recorded<P::Event>>>) {
+        metrics::counter!("eventstore_projected_total", "projection" => P::NAME)
+            .increment(applied.len() as u64);
+        let mut watched = lock(&self.0.watched);
+        if !watched.is_empty() {
+            for recorded in &applied {
+                if let Some(watch) = watched.get(&recorded.subject) {
+                    watch.send_replace(recorded.sequence);
+                }
+            }
+            watched.retain(|_, watch| watch.receiver_count() > 0);
+        }
+        drop(watched);
+        if self.0.changes.receiver_count() > 0 {
+            for recorded in applied {
+                let _ = self.0.changes.send(recorded);
+            }
+        }
+    }
+
+    fn passed(&self, applied: u64, end: u64) {
+        lock(&self.0.waiters).advance(applied);
+        self.0.condition.send_if_modified(|condition| {
+            let now = match condition {
+                Condition::CatchingUp { .. } if applied < end => {
+                    Condition::CatchingUp { applied, end: Some(end) }
+                }
+                _ => Condition::Live,
+            };
+            std::mem::replace(condition, now.clone()) != now
+        });
+    }
+
+    fn tell_progress(&self, applied: u64, end: u64) {
+        let percent = applied * 100 / end.max(1);
+        tracing::info!(projection = P::NAME, applied, end, "replaying {percent} %");
+    }
+}
+
+type Delivery = Result<jetstream::Message, pull::OrderedError>;
+
+enum Stopped {
+    Waiting(String),
+    Stalled,
+    Damaged(ReadError),
+    Broken(String),
+}

@@ -1,0 +1,104 @@
+//! warp plumbing for a JSON service: who asks, the error body, limits, serving, health, metrics.
+//!
+//! A service is a table of routes over thin handlers, given to [`serve`]:
+//! ```
+//! use http::StatusCode;
+//! use warp::{Filter, Reply, path};
+//! use web::{ApiError, Body, Health, Keys, Listener, Session, Status};
+//!
+//! /// Path first, then method: a known path with another method is 405, an unknown path 404.
+//! fn routes(keys: Keys, notes: Notes) -> impl Filter<Extract = (impl Reply,), Error = warp::Rejection> + Clone {
+//!     let (notes, session) = (web::with(notes), web::session(&keys));
+//!     let add = path!("api" / "notes").and(warp::post()).and(notes.clone()).and(session).and(web::body()).then(add);
+//!     let read = path!("api" / "notes" / usize).and(warp::get()).and(notes).then(read);
+//!     add.map(web::reply).or(read.map(web::reply))
+//! }
+//!
+//! async fn add(notes: Notes, session: Session, body: Body) -> Result<impl Reply, ApiError> {
+//!     session.user()?;
+//!     let mut fields = body.fields()?;
+//!     let text = fields.text("text", "Text is required", |text| (!text.is_empty()).then(|| text.to_owned()));
+//!     let text = fields.finish(text)?;
+//!     let id = notes.add(text);
+//!     Ok(warp::reply::with_status(warp::reply::json(&id), StatusCode::CREATED))
+//! }
+//!
+//! async fn read(id: usize, notes: Notes) -> Result<impl Reply, ApiError> {
+//!     notes.get(id).ok_or_else(ApiError::not_found)
+//! }
+//!
+//! # #[derive(Clone, Default)]
+//! # struct Notes(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+//! # impl Notes {
+//! #     fn add(&self, text: String) -> usize { let mut notes = self.0.lock().unwrap(); notes.push(text); notes.len() - 1 }
+//! #     fn get(&self, id: usize) -> Option<String> { self.0.lock().unwrap().get(id).cloned() }
+//! # }
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let env = web::Env::process();
+//! let keys = Keys::new(env.secret::<String>("JWT_KEY", "a secret of at least 32 characters")?, None);
+//! let listener = Listener::bind(env.or("PORT", 3000, "a port number from 1 to 65535")?).await?;
+//! let health = Health::new();
+//! health.check("notes", || Status::Ready);
+//! web::serve(listener, health, routes(keys, Notes::default()), web::shutdown_signal()).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | room | what it holds |
+//! |---|---|
+//! | `serve` `front` `service` | sockets, many services behind one, what happens around each request |
+//! | `error` | [`ApiError`], [`reply`]: from a handler's result to an answer |
+//! | `session` `jwt` `origin` `cookie` | who asks, and whether a page of ours makes them ask |
+//! | `body` [`page`] `position` | what a request brings |
+//! | `sse` | an answer without end |
+//! | `health` [`metrics`] `shutdown` [`env`](mod@env) | what operators see and set |
+//!
+//! What is absent: business nouns, TLS (the ingress ends it), CORS (pages come from the same origin), HTTP/2
+//! (nothing speaks it to a service behind the ingress).
+
+mod body;
+mod cookie;
+pub mod env;
+mod error;
+mod front;
+mod health;
+mod jwt;
+pub mod metrics;
+mod origin;
+pub mod page;
+mod position;
+mod serve;
+mod service;
+mod session;
+mod shutdown;
+mod sse;
+
+use std::convert::Infallible;
+
+use warp::Filter;
+
+pub use warp::sse::Event;
+
+pub use self::{
+    body::{Body, Fields, body, body_up_to},
+    cookie::with_cookie,
+    env::Env,
+    error::{ApiError, Entry, reply},
+    front::Front,
+    health::{Health, Status},
+    jwt::{Keys, User},
+    page::{Page, Query, query},
+    position::{Seen, seen, with_position},
+    serve::{Listener, Peer, peer, serve},
+    session::{Session, SessionCookie, session},
+    shutdown::shutdown_signal,
+    sse::sse,
+};
+
+/// Extracts a clone of what handlers share. Takes every request.
+pub fn with<T>(shared: T) -> impl Filter<Extract = (T,), Error = Infallible> + Clone + Send + Sync + 'static
+where
+    T: Clone + Send + Sync + 'static,
+{
+    warp::any().map(move || shared.clone())
+}

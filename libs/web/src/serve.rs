@@ -1,0 +1,180 @@
+//! Connections: accept, serve, drain.
+
+use std::{
+    convert::Infallible,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    pin::pin,
+    time::Duration,
+};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use warp::{Filter, Rejection, Reply};
+
+use crate::{
+    Health,
+    front::Mount,
+    metrics,
+    service::{Handler, Life, handler},
+};
+
+/// How long a client may take to send a request's head; also how long a connection may be idle.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_HEAD: usize = 64 * 1024;
+
+/// How long running requests may take after the shutdown: with what else there is to close, the process shall
+/// end within ten seconds.
+pub(crate) const GRACE: Duration = Duration::from_secs(8);
+
+/// Where a service is reached: a socket of its own, or a place on a [`Front`](crate::Front).
+#[derive(Debug)]
+pub struct Listener(Place);
+
+#[derive(Debug)]
+enum Place {
+    Socket(TcpListener),
+    Mount(Mount),
+}
+
+impl Listener {
+    /// A socket of its own, on all IPv4 addresses of this machine; port 0 is a free one.
+    pub async fn bind(port: u16) -> io::Result<Self> {
+        Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await?.into())
+    }
+
+    /// The address of its own socket; `None` on a front.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match &self.0 {
+            Place::Socket(tcp) => tcp.local_addr().ok(),
+            Place::Mount(_) => None,
+        }
+    }
+}
+
+impl From<TcpListener> for Listener {
+    fn from(tcp: TcpListener) -> Self {
+        Self(Place::Socket(tcp))
+    }
+}
+
+impl From<Mount> for Listener {
+    fn from(mount: Mount) -> Self {
+        Self(Place::Mount(mount))
+    }
+}
+
+/// Serves routes at a listener until the shutdown, with `/healthz`, `/readyz` and `/metrics` (on a front, those
+/// of the front). Returns when no request runs any more, or after eight seconds.
+///
+/// Around each request: a span that continues the caller's trace, one line in the log, metrics, `x-trace-id`; a
+/// panic is a 500; an undecided route is the contract's 404 or 405; a change asked for by a page of another origin
+/// is 401. Until `health` was ready once, and while it is broken, every route answers 503.
+///
+/// # Errors
+/// When the socket does not listen. That accepting fails for a while, as when there are too many open files, is
+/// no error.
+pub async fn serve<F>(
+    listener: Listener,
+    health: Health,
+    routes: F,
+    shutdown: CancellationToken,
+) -> io::Result<()>
+where
+    F: Filter<Extract: Reply + Send, Error = Rejection, Future: Send> + Clone + Send + Sync + 'static,
+{
+    metrics::handle();
+    let life = Life::until(shutdown.clone());
+    let handler = handler(routes, health.clone(), life.clone());
+    match listener.0 {
+        Place::Socket(tcp) => accept(tcp, handler, shutdown).await,
+        Place::Mount(mount) => {
+            mount.open(handler, health);
+            shutdown.cancelled().await;
+            mount.close();
+            life.running.close();
+            if timeout(GRACE, life.running.wait()).await.is_err() {
+                tracing::warn!(requests = life.running.len(), "requests cut off at shutdown");
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Serves every connection of a socket by one handler, then drains.
+pub(crate) async fn accept(
+    tcp: TcpListener,
+    handler: Handler,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = tcp.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+            () = shutdown.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                connections.spawn(connection(stream, Peer(peer), handler.clone(), shutdown.clone()));
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(error),
+            Err(error) if is_the_clients(&error) => {}
+            Err(error) => {
+                // Out of files or memory: accepting at once again would only burn the processor.
+                tracing::error!(%error, "cannot accept connections");
+                tokio::select! { () = sleep(Duration::from_secs(1)) => {}, () = shutdown.cancelled() => {} }
+            }
+        }
+    }
+    // Refuses new connections while the old ones end.
+    drop(tcp);
+    let drained = timeout(GRACE, async { while connections.join_next().await.is_some() {} });
+    if drained.await.is_err() {
+        tracing::warn!(connections = connections.len(), "connections cut off at shutdown");
+    }
+    Ok(())
+}
+
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+}
+
+async fn connection(stream: TcpStream, peer: Peer, handler: Handler, shutdown: CancellationToken) {
+    // Answers are small and whole: waiting to fill a packet only delays them.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(peer);
+        let answer = handler(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_header_size(MAX_HEAD);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        // Clients leave as they like.
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+/// The other end of the connection: behind a proxy, the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
+/// Extracts the other end of the connection. Takes every request that came through [`serve`].
+pub fn peer() -> impl Filter<Extract = (Peer,), Error = Rejection> + Copy + Send + Sync + 'static {
+    warp::ext::get::<Peer>()
+}

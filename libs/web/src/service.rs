@@ -1,0 +1,232 @@
+//! What happens around every request: trace, log line, metrics, panics, headers, gate.
+
+use std::{
+    any::Any,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use futures::{FutureExt, future::BoxFuture};
+use http::{
+    HeaderName, HeaderValue, Method, StatusCode,
+    header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS},
+};
+use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Frame, Incoming, SizeHint},
+    service::Service,
+};
+use hyper_util::service::TowerToHyperService;
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
+use tracing::{Instrument, field};
+use uuid::Uuid;
+use warp::{Filter, Rejection, Reply, reply::Response};
+
+use crate::{ApiError, Health, error::recover, health::liveness, metrics, origin, sse::Endless};
+
+const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
+
+pub(crate) type Request = http::Request<Incoming>;
+
+/// An answer with the life of its service in it: endless ones end at shutdown, others delay it.
+pub(crate) type Answer = http::Response<UnsyncBoxBody<Bytes, warp::Error>>;
+
+/// A service behind one pointer, wherever it is mounted.
+pub(crate) type Handler = Arc<dyn Fn(Request) -> BoxFuture<'static, Answer> + Send + Sync>;
+
+/// The life of a service: when it shall end, and what still runs.
+#[derive(Clone)]
+pub(crate) struct Life {
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) running: TaskTracker,
+}
+
+impl Life {
+    pub(crate) fn until(shutdown: CancellationToken) -> Self {
+        Self { shutdown, running: TaskTracker::new() }
+    }
+}
+
+/// A service of routes.
+pub(crate) fn handler<F>(routes: F, health: Health, life: Life) -> Handler
+where
+    F: Filter<Extract: Reply + Send, Error = Rejection, Future: Send> + Clone + Send + Sync + 'static,
+{
+    let routes = TowerToHyperService::new(warp::service(routes.recover(recover)));
+    Arc::new(move |request| {
+        let (routes, health) = (routes.clone(), health.clone());
+        let answer = move |request: Request| async move {
+            if let Some(response) = system(&request, &health) {
+                return response;
+            }
+            let refusal = health.gate().and_then(|()| origin::check(request.method(), request.headers()));
+            if let Err(error) = refusal {
+                return error.into_response();
+            }
+            routes.call(get_for_head(request)).await.unwrap_or_else(|never| match never {})
+        };
+        observe(request, &life, answer).boxed()
+    })
+}
+
+/// The routes every service has.
+pub(crate) fn system(request: &Request, health: &Health) -> Option<Response> {
+    let answer: &dyn Fn() -> Response = match request.uri().path() {
+        "/healthz" => &liveness,
+        "/readyz" => &|| health.readiness(),
+        "/metrics" => &metrics::exposition,
+        _ => return None,
+    };
+    let readable = matches!(*request.method(), Method::GET | Method::HEAD);
+    Some(if readable { answer() } else { ApiError::method_not_allowed().into_response() })
+}
+
+/// HEAD is GET to a route; the connection leaves the body out.
+fn get_for_head(mut request: Request) -> Request {
+    if request.method() == Method::HEAD {
+        *request.method_mut() = Method::GET;
+    }
+    request
+}
+
+/// Answers a request within its span, whatever happens inside.
+pub(crate) fn observe<F>(
+    request: Request,
+    life: &Life,
+    answer: impl FnOnce(Request) -> F + Send + 'static,
+) -> impl Future<Output = Answer> + Send + 'static
+where
+    F: Future<Output = Response> + Send,
+{
+    let started = Instant::now();
+    // Taken before anything runs: a shutdown waits for this request from here on.
+    let (running, shutdown) = (life.running.token(), life.shutdown.clone());
+    let span = span(&request);
+    telemetry::http::continue_trace(&span, request.headers());
+    async move {
+        let (method, quiet) = (request.method().clone(), is_probe(request.uri().path()));
+        let trace_id = telemetry::http::trace_id();
+        tracing::Span::current().record("trace.id", trace_id.as_deref());
+        let response = AssertUnwindSafe(async move { answer(request).await }).catch_unwind().await;
+        let mut response = response.unwrap_or_else(|panic| crashed(&*panic).into_response());
+        complete(&mut response, trace_id);
+        metrics::count(&method, response.status(), started);
+        log(response.status(), started, quiet);
+        bind(response, running, shutdown)
+    }
+    .instrument(span)
+}
+
+fn span(request: &Request) -> tracing::Span {
+    let (method, path) = (request.method(), request.uri().path());
+    tracing::info_span!(
+        "request",
+        otel.name = format!("{method} {}", pattern(path)),
+        otel.kind = "server",
+        otel.status_code = field::Empty,
+        http.request.method = %method,
+        url.path = path,
+        http.response.status_code = field::Empty,
+        trace.id = field::Empty,
+    )
+}
+
+/// A path with its ids taken out, so that the traces of one route have one name.
+fn pattern(path: &str) -> String {
+    let segment = |segment| if Uuid::try_parse(segment).is_ok() { ":id" } else { segment };
+    path.split('/').map(segment).collect::<Vec<_>>().join("/")
+}
+
+fn is_probe(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz" | "/metrics")
+}
+
+fn crashed(panic: &(dyn Any + Send)) -> ApiError {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    ApiError::internal(format_args!("panic: {}", text.unwrap_or("of an unknown kind")))
+}
+
+fn complete(response: &mut Response, trace_id: Option<String>) {
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if let Some(id) = trace_id.and_then(|id| HeaderValue::try_from(id).ok()) {
+        headers.insert(TRACE_ID, id);
+    }
+}
+
+fn log(status: StatusCode, started: Instant, quiet: bool) {
+    let span = tracing::Span::current();
+    span.record("http.response.status_code", status.as_u16());
+    if status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
+    let milliseconds = started.elapsed().as_micros() as f64 / 1000.0;
+    // Method and path are in the span.
+    if quiet {
+        tracing::debug!(duration.ms = milliseconds, "answered");
+    } else {
+        tracing::info!(duration.ms = milliseconds, "answered");
+    }
+}
+
+fn bind(response: Response, running: TaskTrackerToken, shutdown: CancellationToken) -> Answer {
+    let (parts, body) = response.into_parts();
+    let endless = parts.extensions.get::<Endless>().is_some();
+    let end = endless.then(|| Box::pin(shutdown.cancelled_owned()));
+    http::Response::from_parts(parts, Bound { body, end, _running: running }.boxed_unsync())
+}
+
+struct Bound<B> {
+    body: B,
+    end: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    // Given back when the last byte is out, or the client is gone.
+    _running: TaskTrackerToken,
+}
+
+impl<B: hyper::body::Body + Unpin> hyper::body::Body for Bound<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        if let Some(end) = &mut self.end
+            && end.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(ready!(Pin::new(&mut self.body).poll_frame(cx)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_has_one_name_for_all_its_ids() {
+        assert_eq!(
+            pattern("/api/things/0190b5c1-5d5e-7000-8000-000000000000/events"),
+            "/api/things/:id/events"
+        );
+        assert_eq!(pattern("/"), "/");
+    }
+}

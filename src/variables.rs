@@ -1,0 +1,37 @@
+//! Every environment variable that the all-in-one or one of its services reads, for `--help`.
+
+/// Name, default, meaning.
+const VARIABLES: [(&str, &str, &str); 20] = [
+    ("PORT", "3000", "where the API is; 0 is a free port"),
+    ("DATA_DIR", "./data", "projections, and what is kept for the stand-ins: log, sandbox, keys"),
+    ("NATS_URL", "unset", "where NATS is; unset: a nats-server of its own, its log in DATA_DIR/nats"),
+    ("NATS_USER", "unset", "who the services are to NATS"),
+    ("NATS_PASSWORD", "unset", "that user's password"),
+    ("NATS_CREDS", "unset", "a NATS credentials file, in place of user and password"),
+    ("NATS_REPLICAS", "1", "how many NATS servers keep a copy of each stream: 1, or 3 on a cluster"),
+    ("JWT_KEY", "made once", "signs sessions; unset: kept in DATA_DIR/jwt.key"),
+    ("JWT_KEY_PREVIOUS", "unset", "the key before; sessions that it signed are still good"),
+    (
+        "MASTER_KEY",
+        "made once",
+        "seals people's data, 64 hexadecimal digits; unset: kept in DATA_DIR/master.key",
+    ),
+    ("SECURE_COOKIES", "false", "whether sessions need https; a service run on its own: true"),
+    ("SCRYPT_LOG_N", "17", "what a password's hash costs: N = 2^this, 14 to 20"),
+    ("SIGNUPS_PER_MINUTE", "60", "of each client address; 0 is no limit"),
+    ("SIGNIN_FAILURES_PER_MINUTE", "10", "of each client address; 0 is no limit"),
+    ("EXPIRATION_WINDOW_SECONDS", "900", "how long a reservation lasts without a payment"),
+    ("STRIPE_KEY", "unset", "Stripe's secret key; unset: a sandbox, and no card is ever charged"),
+    ("STRIPE_API_BASE", "Stripe's own", "another server that answers as Stripe does; needs STRIPE_KEY"),
+    ("CURRENCY", "usd", "what is charged in"),
+    ("LOG_FORMAT", "pretty", "how the log on stderr looks: pretty or json"),
+    ("RUST_LOG", "info", "what is logged: info, or warn,svc_orders=debug"),
+];
+
+/// The table that `--help` ends with.
+pub(crate) fn help() -> String {
+    let row =
+        |(name, default, meaning): &(&str, &str, &str)| format!("  {name:26}  {default:12}  {meaning}\n");
+    let rows: String = VARIABLES.iter().map(row).collect();
+    format!("Environment (name, default, meaning; empty counts as unset):\n{rows}")
+}

@@ -1,0 +1,120 @@
+//! The use cases: load, decide, append.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use contract::{UserId, http::User, stream::user_subject};
+use eventstore::{Cause, Decider};
+use uuid::Uuid;
+
+use crate::{
+    domain::{self, Account, Address, Email, Password},
+    error::Error,
+    limits::Limit,
+    passwords::Passwords,
+    projections::Users,
+    sealing::{Field, MasterKey},
+    user_keys::UserKeys,
+};
+
+/// How long to wait for the projection to reach the end of the stream before somebody is said not to exist.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// An id that is nobody's.
+const NOBODY: UserId = UserId(Uuid::nil());
+
+/// What the use cases work on. Clones share it.
+#[derive(Clone)]
+pub struct App {
+    pub(crate) users: Decider<Users>,
+    pub(crate) user_keys: UserKeys,
+    pub(crate) master_key: MasterKey,
+    pub(crate) passwords: Passwords,
+    pub(crate) signups: Arc<Limit>,
+    pub(crate) signin_failures: Arc<Limit>,
+}
+
+/// A new user, and the sequence that a reader must have seen to see them.
+pub(crate) struct SignedUp {
+    pub(crate) user: User,
+    pub(crate) sequence: u64,
+}
+
+/// Makes an account for whoever has this address.
+pub(crate) async fn sign_up(
+    app: &App,
+    client: IpAddr,
+    email: Email,
+    password: Password,
+) -> Result<SignedUp, Error> {
+    app.signups.take(client, Instant::now())?;
+    let subject = user_subject(&app.master_key.email_key(&email));
+    refuse_early(app, &subject).await?;
+
+    let turn = app.passwords.turn().await?;
+    let hash = turn.hash(password).await?;
+    drop(turn);
+    let id = UserId(Uuid::now_v7());
+    let (key, wrapped) = app.master_key.new_user_key(id)?;
+    let account = Account {
+        id,
+        email: key.seal(Field::Email, email.as_str())?,
+        password_hash: key.seal(Field::PasswordHash, &hash)?,
+    };
+    // Before the event: a key without an account harms nobody, an account without its key could never be opened.
+    app.user_keys.put(id, wrapped).await?;
+    let decided =
+        app.users.transact(&subject, Cause::Command, |address| domain::sign_up(address, &account)).await?;
+    Ok(SignedUp { user: User { id, email: email.as_str().into() }, sequence: decided.sequence })
+}
+
+/// Who has this address and this password. Takes the same steps, and so the same time, whether it is the one or the
+/// other that is wrong.
+pub(crate) async fn sign_in(
+    app: &App,
+    client: IpAddr,
+    email: Email,
+    password: Password,
+) -> Result<User, Error> {
+    app.signin_failures.check(client, Instant::now())?;
+    let subject = user_subject(&app.master_key.email_key(&email));
+    app.users.view().catch_up(PATIENCE).await?;
+    let account = match app.users.view().head(&subject)?.state {
+        Address::Taken(account) => Some(account),
+        Address::Free => None,
+    };
+    let id = account.as_ref().map_or(NOBODY, |account| account.id);
+    let wrapped = app.user_keys.get(id).await?;
+    let hash = match account.zip(wrapped) {
+        Some((account, wrapped)) => {
+            let key = app.master_key.unwrap(id, &wrapped)?;
+            Some(key.open(Field::PasswordHash, &account.password_hash)?)
+        }
+        // Without the key they are erased, even if the event is still to come.
+        None => None,
+    };
+
+    let turn = app.passwords.turn().await?;
+    // Again: others of this client's may have failed while this one waited. The turn is held until its own failure
+    // counts, so trying many at once gains no more tries than there are turns.
+    app.signin_failures.check(client, Instant::now())?;
+    if !turn.verify(password, hash).await? {
+        app.signin_failures.count(client, Instant::now());
+        return Err(Error::InvalidCredentials);
+    }
+    Ok(User { id, email: email.as_str().into() })
+}
+
+/// Spares the work for an address that is taken. For one that seems free, the decision that follows the work counts.
+async fn refuse_early(app: &App, subject: &str) -> Result<(), Error> {
+    let view = app.users.view();
+    if domain::vacant(&view.head(subject)?.state).is_ok() {
+        return Ok(());
+    }
+    // Another replica may have erased them a moment ago.
+    view.catch_up(PATIENCE).await?;
+    Ok(domain::vacant(&view.head(subject)?.state)?)
+}

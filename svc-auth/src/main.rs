@@ -1,0 +1,18 @@
+//! svc-auth as a process of its own.
+
+use anyhow::Context;
+use svc_auth::Config;
+use telemetry::{LogFormat, Settings};
+use web::{Env, Listener};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let env = Env::process();
+    let log_format = env.or("LOG_FORMAT", LogFormat::Pretty, "pretty or json")?;
+    let _telemetry = telemetry::init(Settings { service: "svc-auth".into(), log_format });
+    let config = Config::from_env(&env)?;
+    let port = env.or("PORT", 3000_u16, "a port number from 1 to 65535")?;
+    let listener =
+        Listener::bind(port).await.with_context(|| format!("PORT {port} cannot be listened on"))?;
+    Ok(svc_auth::run(config, listener, web::shutdown_signal()).await?)
+}

@@ -1,0 +1,437 @@
+//! svc-auth over HTTP, on a real nats-server.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use contract::{
+    UserEvent,
+    event::UserErased,
+    http::User,
+    stream::{DEAD_LETTERS, DEAD_LETTERS_PREFIX, USERS, user_subject},
+};
+use eventstore::{Auth, Cause, Connection, Log, Settings, StartError, StoreConfig};
+use futures::future::join_all;
+use reqwest::{Client, Response, StatusCode};
+use sandbox::nats::{NatsOptions, NatsServer};
+use serde_json::{Value, json};
+use svc_auth::{Config, MasterKey, domain::Email, user_keys::BUCKET};
+use tempfile::TempDir;
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+use web::{Keys, Listener, SessionCookie};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn config(nats: &NatsServer, dir: &Path) -> Config {
+    Config {
+        store: StoreConfig {
+            nats: Settings { url: nats.url().into(), auth: Auth::None, name: "svc-auth".into() },
+            replicas: 1,
+            database: dir.join("auth"),
+            cache_bytes: 8 << 20,
+            dead_letters: DEAD_LETTERS.into(),
+            dead_letters_prefix: DEAD_LETTERS_PREFIX.into(),
+        },
+        keys: Keys::new("jwt", None),
+        cookie: SessionCookie { secure: true },
+        master_key: master_key("a"),
+        scrypt_log_n: 4,
+        signups_per_minute: 0,
+        signin_failures_per_minute: 0,
+    }
+}
+
+fn master_key(digit: &str) -> MasterKey {
+    digit.repeat(64).parse().unwrap()
+}
+
+/// A running svc-auth.
+struct Service {
+    url: String,
+    http: Client,
+    shutdown: CancellationToken,
+    running: JoinHandle<Result<(), StartError>>,
+}
+
+impl Service {
+    async fn start(config: Config) -> Self {
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", tcp.local_addr().unwrap());
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(svc_auth::run(config, Listener::from(tcp), shutdown.clone()));
+        let service = Self { url, http: Client::new(), shutdown, running };
+        service.ready().await;
+        service
+    }
+
+    async fn ready(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.http.get(format!("{}/readyz", self.url)).send().await;
+            if answer.is_ok_and(|answer| answer.status() == StatusCode::OK) {
+                return;
+            }
+            assert!(Instant::now() < deadline && !self.running.is_finished(), "it does not become ready");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        timeout(PATIENCE, self.running).await.unwrap().unwrap().unwrap();
+    }
+
+    async fn post(&self, what: &str, body: &Value) -> Response {
+        self.http.post(format!("{}/api/users/{what}", self.url)).json(body).send().await.unwrap()
+    }
+
+    async fn sign_up(&self, email: &str, password: &str) -> Response {
+        self.post("signup", &json!({ "email": email, "password": password })).await
+    }
+
+    async fn sign_in(&self, email: &str, password: &str) -> Response {
+        self.post("signin", &json!({ "email": email, "password": password })).await
+    }
+
+    /// Who `/currentuser` says one is with this header.
+    async fn current_user(&self, header: &str, value: &str) -> Value {
+        let request = self.http.get(format!("{}/api/users/currentuser", self.url)).header(header, value);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.json::<Value>().await.unwrap()["currentUser"].take()
+    }
+}
+
+async fn user(answer: Response, status: StatusCode) -> User {
+    assert_eq!(answer.status(), status);
+    answer.json().await.unwrap()
+}
+
+/// The cookie that sets or ends the session, and its attributes.
+fn session_cookie(answer: &Response) -> (String, String) {
+    let cookies = answer.headers().get_all("set-cookie").iter().map(|cookie| cookie.to_str().unwrap());
+    let cookie = cookies.filter_map(|cookie| cookie.strip_prefix("session=")).next().unwrap();
+    let (token, attributes) = cookie.split_once("; ").unwrap();
+    (token.into(), attributes.into())
+}
+
+async fn refused(answer: Response, status: StatusCode, errors: Value) {
+    assert_eq!(answer.status(), status);
+    assert!(answer.headers().get("set-cookie").is_none());
+    assert_eq!(answer.json::<Value>().await.unwrap(), json!({ "errors": errors }));
+}
+
+async fn bad_request(answer: Response, message: &str) {
+    refused(answer, StatusCode::BAD_REQUEST, json!([{ "message": message }])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_signs_up_in_and_out() {
+    let (nats, dir) = (NatsServer::temporary().await.unwrap(), TempDir::new().unwrap());
+    let auth = Service::start(config(&nats, dir.path())).await;
+    assert_eq!(auth.current_user("cookie", "").await, Value::Null);
+
+    let answer = auth.sign_up(" Ann@Example.com", "correct horse").await;
+    let (token, attributes) = session_cookie(&answer);
+    assert_eq!(attributes, "Max-Age=604800; Path=/; HttpOnly; SameSite=Lax; Secure");
+    assert_eq!(answer.headers()["x-position"], "USERS=1");
+    let ann = user(answer, StatusCode::CREATED).await;
+    assert_eq!(ann.email, "ann@example.com");
+
+    for (header, value) in
+        [("cookie", format!("session={token}")), ("authorization", format!("Bearer {token}"))]
+    {
+        let current = auth.current_user(header, &value).await;
+        assert_eq!((&current["id"], &current["email"]), (&json!(ann.id), &json!("ann@example.com")));
+        assert_eq!(current["exp"].as_u64().unwrap() - current["iat"].as_u64().unwrap(), 604_800);
+    }
+    let forged = Keys::new("another", None).sign(ann.id.0, &ann.email, PATIENCE);
+    assert_eq!(auth.current_user("cookie", &format!("session={forged}")).await, Value::Null);
+
+    let answer = auth.sign_in("ANN@example.com ", "correct horse").await;
+    let (token, _) = session_cookie(&answer);
+    assert_eq!(user(answer, StatusCode::OK).await, ann);
+    assert_eq!(auth.current_user("cookie", &format!("session={token}")).await["id"], json!(ann.id));
+
+    let answer = auth.http.post(format!("{}/api/users/signout", auth.url)).send().await.unwrap();
+    assert_eq!(
+        session_cookie(&answer),
+        (String::new(), "Max-Age=0; Path=/; HttpOnly; SameSite=Lax; Secure".into())
+    );
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.json::<Value>().await.unwrap(), json!({}));
+    auth.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_wrong_is_told_as_the_contract_says() {
+    let (nats, dir) = (NatsServer::temporary().await.unwrap(), TempDir::new().unwrap());
+    let auth = Service::start(config(&nats, dir.path())).await;
+    user(auth.sign_up("ann@example.com", "correct horse").await, StatusCode::CREATED).await;
+
+    bad_request(auth.sign_up("ann@example.com", "another password").await, "Email in use").await;
+    bad_request(auth.sign_up(" Ann@EXAMPLE.com", "another password").await, "Email in use").await;
+    bad_request(auth.sign_in("bob@example.com", "correct horse").await, "Invalid credentials").await;
+    bad_request(auth.sign_in("ann@example.com", "wrong horse").await, "Invalid credentials").await;
+    bad_request(auth.sign_in("ann@example.com", "x").await, "Invalid credentials").await;
+
+    let email = json!({ "message": "Email must be valid", "field": "email" });
+    let new = json!({ "message": "Password must be between 8 and 128 characters", "field": "password" });
+    let supply = json!({ "message": "You must supply a password", "field": "password" });
+    let (good, long) = ("correct horse", "x".repeat(129));
+    for (what, body, errors) in [
+        ("signup", json!({}), json!([email, new])),
+        ("signup", json!({ "email": "ann@example", "password": good }), json!([email])),
+        ("signup", json!({ "email": 7, "password": good }), json!([email])),
+        ("signup", json!({ "email": null, "password": [good] }), json!([email, new])),
+        (
+            "signup",
+            json!({ "email": format!("{}@example.com", "a".repeat(300)), "password": good }),
+            json!([email]),
+        ),
+        ("signup", json!({ "email": "bob@example.com", "password": "1234567" }), json!([new])),
+        ("signup", json!({ "email": "bob@example.com", "password": "ääääääa" }), json!([new])),
+        ("signup", json!({ "email": "bob@example.com", "password": long }), json!([new])),
+        ("signin", json!({}), json!([email, supply])),
+        ("signin", json!({ "email": "ann", "password": "" }), json!([email, supply])),
+        ("signin", json!({ "email": "ann@example.com", "password": 12_345_678 }), json!([supply])),
+    ] {
+        refused(auth.post(what, &body).await, StatusCode::BAD_REQUEST, errors).await;
+    }
+
+    let raw = async |method: reqwest::Method, what: &str, content_type: &str, body: String| {
+        let request = auth.http.request(method, format!("{}/api/users/{what}", auth.url));
+        request.header("content-type", content_type).body(body).send().await.unwrap().status().as_u16()
+    };
+    let json = "application/json";
+    for what in ["signup", "signin"] {
+        assert_eq!(raw(reqwest::Method::POST, what, json, "{".into()).await, 400);
+        assert_eq!(raw(reqwest::Method::POST, what, json, "[]".into()).await, 400);
+        assert_eq!(raw(reqwest::Method::POST, what, json, format!("\"{}\"", "x".repeat(20_000))).await, 413);
+        assert_eq!(raw(reqwest::Method::POST, what, "text/plain", "{}".into()).await, 415);
+        assert_eq!(raw(reqwest::Method::GET, what, json, String::new()).await, 405);
+    }
+    assert_eq!(raw(reqwest::Method::POST, "currentuser", json, String::new()).await, 405);
+    assert_eq!(raw(reqwest::Method::GET, "nobody", json, String::new()).await, 404);
+    assert_eq!(raw(reqwest::Method::POST, "signup/x", json, String::new()).await, 404);
+    auth.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_signed_up_on_two_replicas_at_once_has_one_account() {
+    let (nats, dirs) =
+        (NatsServer::temporary().await.unwrap(), [TempDir::new().unwrap(), TempDir::new().unwrap()]);
+    let left = Service::start(config(&nats, dirs[0].path())).await;
+    let right = Service::start(config(&nats, dirs[1].path())).await;
+    for round in 0..10 {
+        let email = format!("ann{round}@example.com");
+        let tries = (0..8).map(|number| {
+            let (auth, email) = (if number % 2 == 0 { &left } else { &right }, &email);
+            async move { auth.sign_up(email, &format!("password {number}")).await }
+        });
+        let mut winners = Vec::new();
+        for (number, answer) in join_all(tries).await.into_iter().enumerate() {
+            match answer.status() {
+                StatusCode::CREATED => winners.push((number, user(answer, StatusCode::CREATED).await)),
+                _ => bad_request(answer, "Email in use").await,
+            }
+        }
+        let [(number, ann)] = &winners[..] else { panic!("{winners:?}") };
+        // At once, also on the replica that did not make it.
+        for auth in [&left, &right] {
+            let answer = auth.sign_in(&email, &format!("password {number}")).await;
+            assert_eq!(&user(answer, StatusCode::OK).await, ann);
+            let other = format!("password {}", (number + 1) % 8);
+            bad_request(auth.sign_in(&email, &other).await, "Invalid credentials").await;
+        }
+    }
+    left.stop().await;
+    right.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_on_disk_names_anybody_and_accounts_outlive_their_projection() {
+    let (store, dir) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let options = NatsOptions { store_dir: store.path().into(), port: None };
+    let nats = NatsServer::start(options).await.unwrap();
+    let auth = Service::start(config(&nats, dir.path())).await;
+    let ann =
+        user(auth.sign_up("Ann.Unmistakable@example.com", "correct horse").await, StatusCode::CREATED).await;
+    user(auth.sign_in("ann.unmistakable@example.com", "correct horse").await, StatusCode::OK).await;
+    auth.stop().await;
+
+    let needles = ["unmistakable", "example.com", "correct horse", "scrypt", &"aa".repeat(32)];
+    for file in [files(store.path()), files(dir.path())].concat() {
+        let bytes = fs::read(&file).unwrap().to_ascii_lowercase();
+        for needle in needles {
+            let found = bytes.windows(needle.len()).any(|window| window == needle.as_bytes());
+            assert!(!found, "{needle} in {}", file.display());
+        }
+    }
+    // The search finds what is there.
+    let streams = files(store.path()).iter().map(|file| fs::read(file).unwrap()).collect::<Vec<_>>().concat();
+    let id = ann.id.to_string();
+    assert!(streams.windows(id.len()).any(|window| window == id.as_bytes()));
+
+    fs::remove_dir_all(dir.path().join("auth")).unwrap();
+    let auth = Service::start(config(&nats, dir.path())).await;
+    assert_eq!(
+        user(auth.sign_in("ann.unmistakable@example.com", "correct horse").await, StatusCode::OK).await,
+        ann
+    );
+    bad_request(auth.sign_up("ann.unmistakable@example.com", "correct horse").await, "Email in use").await;
+    auth.stop().await;
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_master_key_does_not_start() {
+    let (nats, dir) = (NatsServer::temporary().await.unwrap(), TempDir::new().unwrap());
+    Service::start(config(&nats, dir.path())).await.stop().await;
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = Config { master_key: master_key("b"), ..config(&nats, dir.path()) };
+    let run = svc_auth::run(config, tcp.into(), CancellationToken::new());
+    let error = timeout(PATIENCE, run).await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("master key"), "{error}");
+    assert!(error.contains(master_key("b").fingerprint()), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_erased_is_unknown_and_may_come_back() {
+    let (nats, dir) = (NatsServer::temporary().await.unwrap(), TempDir::new().unwrap());
+    let auth = Service::start(config(&nats, dir.path())).await;
+    let ann = user(auth.sign_up("ann@example.com", "correct horse").await, StatusCode::CREATED).await;
+
+    let settings = Settings { url: nats.url().into(), auth: Auth::None, name: "test".into() };
+    let connection = Connection::open(settings).await.unwrap();
+    let bucket = timeout(PATIENCE, async {
+        loop {
+            match connection.jetstream().get_key_value(BUCKET).await {
+                Ok(bucket) => break bucket,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    });
+    bucket.await.unwrap().purge(ann.id.to_string()).await.unwrap();
+    bad_request(auth.sign_in("ann@example.com", "correct horse").await, "Invalid credentials").await;
+    bad_request(auth.sign_up("ann@example.com", "correct horse").await, "Email in use").await;
+
+    let subject = user_subject(&master_key("a").email_key(&Email::parse("ann@example.com").unwrap()));
+    let erased = UserEvent::Erased(UserErased { id: ann.id });
+    let log = Log::reader(&connection, USERS.name, USERS.source);
+    log.append(&subject, &erased, 1, 1, Cause::Command).await.unwrap();
+    bad_request(auth.sign_in("ann@example.com", "correct horse").await, "Invalid credentials").await;
+    let again = user(auth.sign_up("ann@example.com", "battery staple").await, StatusCode::CREATED).await;
+    assert_ne!(again.id, ann.id);
+    assert_eq!(user(auth.sign_in("ann@example.com", "battery staple").await, StatusCode::OK).await, again);
+    auth.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_tries_too_often_has_to_wait() {
+    let (nats, dir) = (NatsServer::temporary().await.unwrap(), TempDir::new().unwrap());
+    let limits = Config { signups_per_minute: 2, signin_failures_per_minute: 3, ..config(&nats, dir.path()) };
+    let auth = Service::start(limits).await;
+    let too_many = |answer: &Response, within: u64| {
+        assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+        let retry_after = answer.headers()["retry-after"].to_str().unwrap().parse::<u64>().unwrap();
+        assert!((1..=within).contains(&retry_after), "{retry_after}");
+    };
+
+    // What is not even tried does not count.
+    bad_request_field(auth.sign_up("nobody", "correct horse").await, "email").await;
+    user(auth.sign_up("ann@example.com", "correct horse").await, StatusCode::CREATED).await;
+    bad_request(auth.sign_up("ann@example.com", "correct horse").await, "Email in use").await;
+    too_many(&auth.sign_up("bob@example.com", "correct horse").await, 30);
+
+    for attempt in 0..3 {
+        // Who knows the password is not held up by having come often.
+        user(auth.sign_in("ann@example.com", "correct horse").await, StatusCode::OK).await;
+        let email = if attempt == 0 { "ann@example.com" } else { "bob@example.com" };
+        bad_request(auth.sign_in(email, "wrong horse").await, "Invalid credentials").await;
+    }
+    too_many(&auth.sign_in("ann@example.com", "wrong horse").await, 20);
+    too_many(&auth.sign_in("ann@example.com", "correct horse").await, 20);
+    auth.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guessing_many_at_once_gains_nothing() {
+    let (nats, dir) = (NatsServer::temporary().await.unwrap(), TempDir::new().unwrap());
+    let auth = Service::start(Config { signin_failures_per_minute: 3, ..config(&nats, dir.path()) }).await;
+    user(auth.sign_up("ann@example.com", "correct horse").await, StatusCode::CREATED).await;
+    let guesses = (0..40).map(|number| {
+        let auth = &auth;
+        async move { auth.sign_in("ann@example.com", &format!("horse {number}")).await.status() }
+    });
+    let answers = join_all(guesses).await;
+    let told = answers.iter().filter(|status| **status == StatusCode::BAD_REQUEST).count();
+    let refused = answers.iter().filter(|status| **status == StatusCode::TOO_MANY_REQUESTS).count();
+    // At most four passwords are hashed at once.
+    assert!((3..=6).contains(&told) && told + refused == 40, "{told} told, {refused} refused");
+    auth.stop().await;
+}
+
+async fn bad_request_field(answer: Response, field: &str) {
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(answer.json::<Value>().await.unwrap()["errors"][0]["field"], field);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_nats_accounts_wait_and_sessions_go_on() {
+    let (mut nats, dir) = (NatsServer::temporary().await.unwrap(), TempDir::new().unwrap());
+    let auth = Service::start(config(&nats, dir.path())).await;
+    let answer = auth.sign_up("ann@example.com", "correct horse").await;
+    let (token, _) = session_cookie(&answer);
+    let ann = user(answer, StatusCode::CREATED).await;
+
+    nats.kill();
+    for answer in [
+        auth.sign_up("bob@example.com", "correct horse").await,
+        auth.sign_in("ann@example.com", "correct horse").await,
+    ] {
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(answer.headers().contains_key("retry-after"));
+    }
+    let current = auth.current_user("cookie", &format!("session={token}")).await;
+    assert_eq!(current["id"], json!(ann.id));
+
+    nats.restart().await.unwrap();
+    auth.ready().await;
+    assert_eq!(user(auth.sign_in("ann@example.com", "correct horse").await, StatusCode::OK).await, ann);
+    // Bob's first try was answered with 503, so it may or may not have made the account.
+    let bob = auth.sign_up("bob@example.com", "correct horse").await.status();
+    assert!([StatusCode::CREATED, StatusCode::BAD_REQUEST].contains(&bob), "{bob}");
+    user(auth.sign_in("bob@example.com", "correct horse").await, StatusCode::OK).await;
+    auth.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_address_takes_as_long_as_a_wrong_password() {
+    let (nats, dir) = (NatsServer::temporary().await.unwrap(), TempDir::new().unwrap());
+    let auth = Service::start(Config { scrypt_log_n: 14, ..config(&nats, dir.path()) }).await;
+    user(auth.sign_up("ann@example.com", "correct horse").await, StatusCode::CREATED).await;
+    let (mut wrong, mut unknown) = (Vec::new(), Vec::new());
+    for _ in 0..7 {
+        for (email, times) in [("ann@example.com", &mut wrong), ("bob@example.com", &mut unknown)] {
+            let started = Instant::now();
+            bad_request(auth.sign_in(email, "wrong horse").await, "Invalid credentials").await;
+            times.push(started.elapsed());
+        }
+    }
+    let median = |times: &mut Vec<Duration>| {
+        times.sort();
+        times[times.len() / 2]
+    };
+    let (wrong, unknown) = (median(&mut wrong), median(&mut unknown));
+    // Without the hashing it would take a tenth.
+    assert!(unknown > wrong / 2 && wrong > unknown / 2, "wrong {wrong:?}, unknown {unknown:?}");
+    auth.stop().await;
+}

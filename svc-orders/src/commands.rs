@@ -1,0 +1,125 @@
+//! The use cases: load, decide, append.
+
+use std::time::{Duration, SystemTime};
+
+use contract::{
+    OrderId, TicketId, Timestamp, UserId,
+    event::OrderedTicket,
+    http::Order,
+    stream::{order_subject, ticket_subject},
+};
+use eventstore::{Cause, Decider, View};
+use uuid::Uuid;
+
+use crate::{
+    domain::{self, Rejection, TicketOrders},
+    error::Error,
+    projections::{self, Orders, Ticket, Tickets},
+    reactors::Command,
+};
+
+/// How long to wait for a projection to reach the end of its stream before something is said not to exist.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the use cases work on. Clones share it.
+#[derive(Clone, Debug)]
+pub struct App {
+    pub(crate) orders: Decider<Orders>,
+    pub(crate) tickets: View<Tickets>,
+    pub(crate) window: Duration,
+}
+
+/// An order, and the sequence that a reader must have seen to see it.
+pub(crate) struct Placed {
+    pub(crate) order: Order,
+    pub(crate) sequence: u64,
+}
+
+/// Reserves `ticket` for `buyer`.
+pub(crate) async fn create(app: &App, buyer: UserId, ticket: TicketId) -> Result<Placed, Error> {
+    let Ticket { title, price } = known_ticket(app, ticket).await?;
+    let ordered = OrderedTicket { id: ticket, title, price_cents: price };
+    let id = OrderId(Uuid::now_v7());
+    let expires_at = Timestamp::from(SystemTime::now()).plus(app.window);
+    let decided = app
+        .orders
+        .transact(&order_subject(ticket), Cause::Command, |orders| {
+            domain::reserve(orders, id, buyer, &ordered, expires_at).map(Some)
+        })
+        .await?;
+    match (decided.state.latest, decided.version) {
+        (Some(order), Some(version)) => {
+            Ok(Placed { order: projections::shown(&order, version), sequence: decided.sequence })
+        }
+        _ => Err(Error::Internal("a reservation left no order".into())),
+    }
+}
+
+/// Gives the reservation up; returns the sequence that a reader must have seen.
+pub(crate) async fn cancel(app: &App, id: OrderId, by: UserId) -> Result<u64, Error> {
+    let order = known_order(app, id).await?;
+    if order.user_id != by {
+        return Err(Error::Rejected(Rejection::NotYourOrder));
+    }
+    let subject = order_subject(order.ticket.id);
+    let decided =
+        app.orders.transact(&subject, Cause::Command, |orders| domain::cancel(orders, id, by)).await?;
+    Ok(decided.sequence)
+}
+
+/// The order `id`, of `reader` alone.
+pub(crate) async fn read(app: &App, id: OrderId, reader: UserId) -> Result<Order, Error> {
+    let order = known_order(app, id).await?;
+    match order.user_id == reader {
+        true => Ok(order),
+        false => Err(Error::Rejected(Rejection::NotYourOrder)),
+    }
+}
+
+/// Does what an event of another service asks for. Nothing, when it is done or was overtaken.
+pub(crate) async fn handle(app: &App, cause: Uuid, command: Command) -> Result<(), Error> {
+    let id = command.order();
+    let view = app.orders.view();
+    let subject = match projections::subject_of(view, id)? {
+        Some(subject) => subject,
+        None => {
+            view.catch_up(PATIENCE).await?;
+            let Some(subject) = projections::subject_of(view, id)? else {
+                tracing::warn!(order.id = %id, "ignoring an event about an unknown order");
+                return Ok(());
+            };
+            subject
+        }
+    };
+    let decide = |orders: &TicketOrders| {
+        Ok::<_, Rejection>(match command {
+            Command::Expire { order } => domain::expire(orders, order),
+            Command::AwaitPayment { order, payment } => domain::await_payment(orders, order, payment),
+            Command::Complete { order, payment } => domain::complete(orders, order, payment),
+            Command::FailPayment { order } => domain::fail_payment(orders, order),
+            Command::Refund { order } => domain::refund(orders, order),
+        })
+    };
+    app.orders.transact(&subject, Cause::Event(cause), decide).await?;
+    Ok(())
+}
+
+/// A ticket may be ordered the moment it is listed, so "not found" waits for what svc-tickets has written by now.
+async fn known_ticket(app: &App, id: TicketId) -> Result<Ticket, Error> {
+    let subject = ticket_subject(id);
+    if let Some(ticket) = app.tickets.head(&subject)?.state {
+        return Ok(ticket);
+    }
+    app.tickets.catch_up(PATIENCE).await?;
+    app.tickets.head(&subject)?.state.ok_or(Error::NotFound)
+}
+
+/// Another replica may have taken the order a moment ago.
+async fn known_order(app: &App, id: OrderId) -> Result<Order, Error> {
+    let view = app.orders.view();
+    if let Some(order) = projections::order(view, id)? {
+        return Ok(order);
+    }
+    view.catch_up(PATIENCE).await?;
+    projections::order(view, id)?.ok_or(Error::NotFound)
+}

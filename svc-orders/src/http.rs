@@ -1,0 +1,139 @@
+//! The routes of svc-orders.
+
+use std::time::Duration;
+
+use contract::{
+    OrderId, TicketId, UserId,
+    stream::{ORDERS, TICKETS, order_subject},
+};
+use futures::{Stream, stream};
+use warp::{
+    Filter, Reply,
+    filters::BoxedFilter,
+    http::StatusCode,
+    path,
+    reply::{Response, json, with_status},
+    sse::Event,
+};
+use web::{Body, Keys, Query, Seen, Session};
+
+use crate::{
+    commands::{self, App},
+    error::Error,
+    projections,
+};
+
+/// How long a read waits for what its caller has written or seen elsewhere.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+pub(crate) fn routes(app: &App, keys: &Keys) -> BoxedFilter<(Response,)> {
+    let app = {
+        let app = app.clone();
+        warp::any().map(move || app.clone())
+    };
+    let caller = app.and(web::session(keys)).and(web::seen());
+
+    let all = path!("api" / "orders");
+    let one = path!("api" / "orders" / String);
+    let history = path!("api" / "orders" / String / "history");
+    let events = path!("api" / "orders" / String / "events");
+
+    let create = all.and(warp::post()).and(caller.clone()).and(web::body()).then(create).map(web::reply);
+    let list = all.and(warp::get()).and(caller.clone()).and(web::query()).then(list).map(web::reply);
+    let read = one.and(warp::get()).and(caller.clone()).then(read).map(web::reply);
+    let cancel = one.and(warp::delete()).and(caller.clone()).then(cancel).map(web::reply);
+    let history = history.and(warp::get()).and(caller.clone()).then(self::history).map(web::reply);
+    let events = events.and(warp::get()).and(caller).then(self::events).map(web::reply);
+
+    create.or(list).unify().or(read).unify().or(cancel).unify().or(history).unify().or(events).unify().boxed()
+}
+
+async fn create(app: App, session: Session, seen: Seen, body: Body) -> Result<Response, Error> {
+    let buyer = UserId(session.user()?.id);
+    let mut fields = body.fields()?;
+    let ticket = fields.text("ticketId", "TicketId must be provided", |text| text.parse::<TicketId>().ok());
+    let ticket = fields.finish(ticket)?;
+    catch_up_with(&app, &seen).await;
+    let placed = commands::create(&app, buyer, ticket).await?;
+    let reply = with_status(json(&placed.order), StatusCode::CREATED);
+    Ok(web::with_position(reply, ORDERS.name, placed.sequence))
+}
+
+async fn list(app: App, session: Session, seen: Seen, query: Query) -> Result<Response, Error> {
+    let buyer = UserId(session.user()?.id);
+    let page = query.page()?;
+    let after = match &page.cursor {
+        Some(cursor) => {
+            let bytes = <[u8; 16]>::try_from(cursor.as_slice()).map_err(|_| web::page::invalid_cursor())?;
+            Some(OrderId(uuid::Uuid::from_bytes(bytes)))
+        }
+        None => None,
+    };
+    catch_up_with(&app, &seen).await;
+    let orders = projections::orders_of(app.orders.view(), buyer, after, page.limit)?;
+    Ok(match orders.last().filter(|_| orders.len() == page.limit) {
+        Some(last) => query.with_next(json(&orders), last.id.as_bytes()),
+        None => json(&orders).into_response(),
+    })
+}
+
+async fn read(id: String, app: App, session: Session, seen: Seen) -> Result<Response, Error> {
+    let reader = UserId(session.user()?.id);
+    catch_up_with(&app, &seen).await;
+    let order = commands::read(&app, order_id(&id)?, reader).await?;
+    Ok(json(&order).into_response())
+}
+
+async fn cancel(id: String, app: App, session: Session, seen: Seen) -> Result<Response, Error> {
+    let by = UserId(session.user()?.id);
+    catch_up_with(&app, &seen).await;
+    let sequence = commands::cancel(&app, order_id(&id)?, by).await?;
+    Ok(web::with_position(StatusCode::NO_CONTENT, ORDERS.name, sequence))
+}
+
+async fn history(id: String, app: App, session: Session, seen: Seen) -> Result<Response, Error> {
+    let reader = UserId(session.user()?.id);
+    catch_up_with(&app, &seen).await;
+    let order = commands::read(&app, order_id(&id)?, reader).await?;
+    Ok(json(&projections::history(app.orders.view(), order.id)?).into_response())
+}
+
+async fn events(id: String, app: App, session: Session, seen: Seen) -> Result<Response, Error> {
+    let reader = UserId(session.user()?.id);
+    catch_up_with(&app, &seen).await;
+    let order = commands::read(&app, order_id(&id)?, reader).await?;
+    Ok(web::sse(changes(app, order)))
+}
+
+/// The order as it is now, then as it is after each of its events.
+fn changes(app: App, order: contract::http::Order) -> impl Stream<Item = Event> {
+    let watch = app.orders.view().watch(&order_subject(order.ticket.id));
+    let told: Option<u64> = None;
+    stream::unfold((app, watch, order.id, told), |(app, mut watch, id, told)| async move {
+        loop {
+            // Marked as seen before it is read: what happens in between is told next.
+            watch.mark_unchanged();
+            let order = projections::order(app.orders.view(), id).ok()??;
+            if told != Some(order.version) {
+                let event = Event::default().event("order").id(order.version.to_string());
+                let event = event.json_data(&order).ok()?;
+                return Some((event, (app, watch, id, Some(order.version))));
+            }
+            watch.changed().await.ok()?;
+        }
+    })
+}
+
+/// Waits for what the caller has written or seen on another replica. In vain is no error: it reads what there is.
+async fn catch_up_with(app: &App, seen: &Seen) {
+    if let Some(sequence) = seen.at(ORDERS.name) {
+        let _ = app.orders.view().wait_for(sequence, PATIENCE).await;
+    }
+    if let Some(sequence) = seen.at(TICKETS.name) {
+        let _ = app.tickets.wait_for(sequence, PATIENCE).await;
+    }
+}
+
+fn order_id(text: &str) -> Result<OrderId, Error> {
+    text.parse().map_err(|_| Error::NotFound)
+}

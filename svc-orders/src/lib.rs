@@ -1,0 +1,64 @@
+//! svc-orders: reservations and their lives.
+//!
+//! It owns stream ORDERS, where all orders for one ticket share a subject: so two buyers cannot both get it, however
+//! many replicas run. It listens to PAYMENTS and EXPIRATIONS, and reads TICKETS to know what can be ordered.
+//!
+//! | room | what is there |
+//! |---|---|
+//! | [`domain`] | the rules |
+//! | `commands` | the use cases: load, decide, append |
+//! | [`projections`] | the rows that queries and decisions read |
+//! | [`reactors`] | other services' events as commands |
+//! | `http` | the routes |
+//! | [`config`] [`error`] | what it is told, what can go wrong |
+
+mod commands;
+pub mod config;
+pub mod domain;
+pub mod error;
+mod http;
+pub mod projections;
+pub mod reactors;
+
+use contract::stream::{ORDERS, TICKETS};
+use eventstore::{Decider, Readiness, StartError, Store};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use web::{Health, Listener, Status};
+
+pub use crate::{commands::App, config::Config, error::Error};
+
+/// Runs the service until `shutdown`; then finishes what runs, and returns.
+///
+/// # Errors
+/// When it cannot start: a setting that cannot work, a directory that cannot be used, a stream that is not ours.
+pub async fn run(config: Config, listener: Listener, shutdown: CancellationToken) -> Result<(), StartError> {
+    let store = Store::open(config.store, shutdown.clone()).await?;
+    let app = App {
+        orders: Decider::new(store.project(ORDERS.name)?),
+        tickets: store.project(TICKETS.name)?,
+        window: config.window,
+    };
+
+    let health = Health::new();
+    let readiness = store.clone();
+    health.check("log", move || match readiness.readiness() {
+        Readiness::Ready => Status::Ready,
+        Readiness::Starting(why) => Status::Starting(why),
+        Readiness::Disconnected(why) => Status::Disconnected(why),
+        Readiness::Broken(why) => Status::Broken(why),
+    });
+
+    let tasks = TaskTracker::new();
+    reactors::start(&tasks, &store, &app, &shutdown);
+    tasks.close();
+
+    let routes = http::routes(&app, &config.keys);
+    let serve = async { Ok(web::serve(listener, health, routes, shutdown.clone()).await?) };
+    let served = tokio::try_join!(store.create_stream(ORDERS.name, ORDERS.subjects), serve);
+
+    // Also when it could not start: what was begun is finished before the process ends.
+    shutdown.cancel();
+    tasks.wait().await;
+    store.close().await;
+    served.map(|_| ())
+}

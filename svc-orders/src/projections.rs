@@ -1,0 +1,124 @@
+//! What svc-orders has read: its own orders, and the tickets that can be ordered.
+
+use contract::{
+    Cents, OrderEvent, OrderId, TicketEvent, UserId,
+    http::{HistoryEntry, Order, OrderTicket},
+    stream::order_subject,
+};
+use eventstore::{Projection, ReadError, Recorded, Rows, Table, View};
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{self, TicketOrders};
+
+/// ORDERS: the aggregate of each ticket, each order, each buyer's orders, each order's history.
+#[derive(Debug)]
+pub struct Orders;
+
+const BY_ID: Table<Order> = Table::new("orders");
+/// Buyer's id, order's id. Ids sort by time, so a buyer's orders are the oldest first.
+const BY_BUYER: Table<OrderId> = Table::new("by-buyer");
+/// Order's id, version in big-endian.
+const HISTORY: Table<HistoryEntry> = Table::new("history");
+
+impl Projection for Orders {
+    type Event = OrderEvent;
+    type State = TicketOrders;
+
+    const NAME: &'static str = "orders";
+    const VERSION: u32 = 1;
+
+    fn evolve(state: TicketOrders, event: &OrderEvent) -> TicketOrders {
+        domain::evolve(state, event)
+    }
+
+    fn index(rows: &mut Rows<'_>, recorded: &Recorded<OrderEvent>, state: &TicketOrders) {
+        let Some(order) = &state.latest else { return };
+        rows.put(&BY_ID, order.id.as_bytes(), &shown(order, recorded.version));
+        rows.put(&BY_BUYER, &joined(order.buyer.as_bytes(), order.id.as_bytes()), &order.id);
+        let entry = HistoryEntry {
+            event_type: recorded.event_type.clone(),
+            version: recorded.version,
+            time: recorded.time.into(),
+            data: recorded.data(),
+        };
+        rows.put(&HISTORY, &joined(order.id.as_bytes(), &recorded.version.to_be_bytes()), &entry);
+    }
+}
+
+/// The order as HTTP shows it.
+pub(crate) fn shown(order: &domain::Order, version: u64) -> Order {
+    Order {
+        id: order.id,
+        user_id: order.buyer,
+        status: order.status,
+        expires_at: order.expires_at,
+        ticket: OrderTicket {
+            id: order.ticket.id,
+            title: order.ticket.title.clone(),
+            price: order.ticket.price_cents,
+        },
+        version,
+    }
+}
+
+/// The order `id`.
+pub(crate) fn order(orders: &View<Orders>, id: OrderId) -> Result<Option<Order>, ReadError> {
+    orders.get(&BY_ID, id.as_bytes())
+}
+
+/// Up to `limit` of the buyer's orders, oldest first, beginning behind `after`.
+pub(crate) fn orders_of(
+    orders: &View<Orders>,
+    buyer: UserId,
+    after: Option<OrderId>,
+    limit: usize,
+) -> Result<Vec<Order>, ReadError> {
+    let after = after.map(|id| joined(buyer.as_bytes(), id.as_bytes()));
+    let ids =
+        orders.scan(&BY_BUYER, buyer.as_bytes(), after.as_deref(), eventstore::Order::Ascending, limit)?;
+    ids.into_iter().filter_map(|(_, id)| order(orders, id).transpose()).collect()
+}
+
+/// The order's events, oldest first.
+pub(crate) fn history(orders: &View<Orders>, id: OrderId) -> Result<Vec<HistoryEntry>, ReadError> {
+    let entries = orders.scan(&HISTORY, id.as_bytes(), None, eventstore::Order::Ascending, usize::MAX)?;
+    Ok(entries.into_iter().map(|(_, entry)| entry).collect())
+}
+
+/// The subject on which the order is decided about, if the order is known.
+pub(crate) fn subject_of(orders: &View<Orders>, id: OrderId) -> Result<Option<String>, ReadError> {
+    Ok(order(orders, id)?.map(|order| order_subject(order.ticket.id)))
+}
+
+fn joined(first: &[u8], second: &[u8]) -> Vec<u8> {
+    [first, second].concat()
+}
+
+/// TICKETS: what can be ordered, and for how much.
+#[derive(Debug)]
+pub struct Tickets;
+
+/// A ticket as svc-tickets last told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// What is for sale.
+    pub title: String,
+    /// What it costs.
+    pub price: Cents,
+}
+
+impl Projection for Tickets {
+    type Event = TicketEvent;
+    type State = Option<Ticket>;
+
+    const NAME: &'static str = "tickets";
+    const VERSION: u32 = 1;
+
+    fn evolve(_: Option<Ticket>, event: &TicketEvent) -> Option<Ticket> {
+        let (title, price) = match event {
+            TicketEvent::Created(ticket) => (ticket.title.clone(), ticket.price_cents),
+            TicketEvent::Updated(ticket) => (ticket.title.clone(), ticket.price_cents),
+        };
+        Some(Ticket { title, price })
+    }
+}

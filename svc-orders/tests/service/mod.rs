@@ -1,0 +1,289 @@
+//! svc-orders in this process, its neighbours as far as their logs go, and a client.
+
+// Each file of tests uses its own part of this.
+#![allow(dead_code)]
+
+use std::{collections::HashMap, path::Path, time::Duration};
+
+use async_nats::jetstream;
+use contract::{
+    Cents, ExpirationEvent, OrderId, PaymentEvent, PaymentId, TicketEvent, TicketId, UserId,
+    event::{ExpirationComplete, PaymentSettled, PaymentUnsettled, TicketCreated, TicketUpdated},
+    http::Order,
+    stream::{
+        EXPIRATIONS, PAYMENTS, Stream, TICKETS, durable, expiration_subject, payment_subject, ticket_subject,
+    },
+};
+use eventstore::{Auth, Cause, Connection, Event, Log, Settings, StreamConfig};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use svc_orders::Config;
+use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use web::Env;
+
+pub(crate) const BUYER: UserId = UserId(Uuid::from_u128(0xb04e4));
+pub(crate) const STRANGER: UserId = UserId(Uuid::from_u128(0x57a4));
+
+const JWT_KEY: &str = "a key for tests, of more than 32 characters";
+
+/// What the environment tells the service.
+pub(crate) fn config(nats: &str, data: &Path) -> Config {
+    let (nats, data) = (nats.to_owned(), data.to_str().unwrap().to_owned());
+    let env = Env::from(move |name| match name {
+        "NATS_URL" => Some(nats.clone()),
+        "DATA_DIR" => Some(data.clone()),
+        "JWT_KEY" => Some(JWT_KEY.into()),
+        _ => None,
+    });
+    Config::from_env(&env).unwrap()
+}
+
+/// The service, ready.
+pub(crate) struct Service {
+    url: String,
+    shutdown: CancellationToken,
+    running: JoinHandle<Result<(), eventstore::StartError>>,
+    client: reqwest::Client,
+}
+
+impl Service {
+    /// Starts the service on a free port and waits until it is ready, which it is not before its neighbours are.
+    pub(crate) async fn start(nats: &str, data: &Path) -> Self {
+        let service = Self::launch(nats, data).await;
+        service.ready().await;
+        service
+    }
+
+    /// Starts the service on a free port.
+    pub(crate) async fn launch(nats: &str, data: &Path) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(svc_orders::run(config(nats, data), listener.into(), shutdown.clone()));
+        Self { url, shutdown, running, client: reqwest::Client::new() }
+    }
+
+    pub(crate) async fn ready(&self) {
+        eventually("the service is ready", async || {
+            let ready = self.request(Method::GET, "/readyz").send().await.ok()?;
+            (ready.status() == StatusCode::OK).then_some(())
+        })
+        .await;
+    }
+
+    /// Stops it as SIGTERM does.
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        self.running.await.unwrap().unwrap();
+    }
+
+    /// A request of nobody's.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.url))
+    }
+
+    pub(crate) fn get(&self, user: UserId, path: &str) -> RequestBuilder {
+        self.request(Method::GET, path).bearer_auth(token(user))
+    }
+
+    /// What a GET that succeeds answers.
+    pub(crate) async fn read(&self, user: UserId, path: &str) -> Value {
+        let response = self.get(user, path).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        response.json().await.unwrap()
+    }
+
+    pub(crate) async fn post(&self, user: UserId, body: &Value) -> Response {
+        let request = self.request(Method::POST, "/api/orders").bearer_auth(token(user));
+        request.json(body).send().await.unwrap()
+    }
+
+    pub(crate) async fn order(&self, user: UserId, ticket: TicketId) -> Response {
+        self.post(user, &json!({ "ticketId": ticket })).await
+    }
+
+    /// Orders a ticket that is free.
+    pub(crate) async fn reserve(&self, user: UserId, ticket: TicketId) -> Order {
+        let response = self.order(user, ticket).await;
+        assert_eq!(response.status(), StatusCode::CREATED);
+        response.json().await.unwrap()
+    }
+
+    pub(crate) async fn cancel(&self, user: UserId, order: OrderId) -> Response {
+        let request = self.request(Method::DELETE, &format!("/api/orders/{order}"));
+        request.bearer_auth(token(user)).send().await.unwrap()
+    }
+
+    /// Waits until the order has that status.
+    pub(crate) async fn shows(&self, order: &Order, status: &str) -> Value {
+        let path = format!("/api/orders/{}", order.id);
+        eventually(&format!("order {} is {status}", order.id), async || {
+            let order = self.read(order.user_id, &path).await;
+            (order["status"] == status).then_some(order)
+        })
+        .await
+    }
+
+    /// The types of the order's events and, where it was cancelled, why.
+    pub(crate) async fn history(&self, order: &Order) -> Vec<String> {
+        let history = self.read(order.user_id, &format!("/api/orders/{}/history", order.id)).await;
+        let told = |entry: &Value| match entry["data"]["reason"].as_str() {
+            Some(reason) => format!("{} {reason}", entry["type"].as_str().unwrap()),
+            None => entry["type"].as_str().unwrap().to_owned(),
+        };
+        history.as_array().unwrap().iter().map(told).collect()
+    }
+}
+
+/// A session of the user's, as svc-auth makes them.
+pub(crate) fn token(user: UserId) -> String {
+    web::Keys::new(JWT_KEY, None).sign(user.0, "somebody@example.com", Duration::from_secs(60))
+}
+
+/// The messages of an error, each with its field.
+pub(crate) async fn errors(response: Response) -> Vec<(String, Option<String>)> {
+    let body: Value = response.json().await.unwrap();
+    let entries = body["errors"].as_array().unwrap_or_else(|| panic!("no errors: {body}"));
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    entries.iter().map(|entry| (text(&entry["message"]).unwrap(), text(&entry["field"]))).collect()
+}
+
+/// Asserts that a request was refused with one message, which is about no field.
+pub(crate) async fn refused(response: Response, status: StatusCode, message: &str) {
+    assert_eq!(response.status(), status, "{message}");
+    assert_eq!(errors(response).await, [(message.to_owned(), None)]);
+}
+
+/// Asks again and again until there is an answer, for 20 seconds at most.
+pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub(crate) async fn jetstream(nats: &str) -> jetstream::Context {
+    jetstream::new(async_nats::connect(nats).await.unwrap())
+}
+
+/// Waits until the service has dealt with everything that payments and deadlines told.
+pub(crate) async fn all_handled(jetstream: &jetstream::Context) {
+    for stream in [PAYMENTS, EXPIRATIONS] {
+        eventually("every event is handled", async || {
+            let stream = jetstream.get_stream(stream.name).await.unwrap();
+            let consumer = stream.consumer_info(durable::ORDERS).await.ok()?;
+            (consumer.num_pending == 0 && consumer.num_ack_pending == 0).then_some(())
+        })
+        .await;
+    }
+}
+
+/// The logs of svc-tickets, svc-payments and svc-expiration, written as each of them does.
+pub(crate) struct Neighbours {
+    connection: Connection,
+    /// Each subject's next version, and the sequence of the last.
+    ends: HashMap<String, (u64, u64)>,
+}
+
+impl Neighbours {
+    pub(crate) async fn create(nats: &str) -> Self {
+        let settings = Settings { url: nats.into(), auth: Auth::None, name: "neighbours".into() };
+        let connection = Connection::open(settings).await.unwrap();
+        for stream in [TICKETS, PAYMENTS, EXPIRATIONS] {
+            let config = StreamConfig {
+                name: stream.name.into(),
+                subjects: stream.subjects.into(),
+                replicas: 1,
+                source: stream.source.into(),
+            };
+            Log::create(&connection, &config).await.unwrap();
+        }
+        Self { connection, ends: HashMap::new() }
+    }
+
+    /// Appends an event; returns its sequence.
+    async fn append<E: Event>(&mut self, stream: Stream, subject: String, event: &E) -> u64 {
+        let log = Log::reader(&self.connection, stream.name, stream.source);
+        let (version, last) = self.ends.get(&subject).copied().unwrap_or_default();
+        // After an outage the connection takes a moment to come back.
+        let appended = eventually("the neighbour is connected", async || {
+            log.append(&subject, event, version, last, Cause::Command).await.ok()
+        })
+        .await;
+        self.ends.insert(subject, (version + 1, appended.sequence));
+        appended.sequence
+    }
+
+    pub(crate) async fn list(&mut self, title: &str, cents: i64) -> TicketId {
+        let id = TicketId(Uuid::now_v7());
+        let (title, price_cents) = (title.into(), Cents(cents));
+        let listed = TicketEvent::Created(TicketCreated { id, title, price_cents, user_id: STRANGER });
+        self.append(TICKETS, ticket_subject(id), &listed).await;
+        id
+    }
+
+    /// Edits a ticket; returns the sequence that a reader must have seen to see it.
+    pub(crate) async fn edit(&mut self, id: TicketId, title: &str, cents: i64) -> u64 {
+        let edited = TicketEvent::Updated(TicketUpdated {
+            id,
+            title: title.into(),
+            price_cents: Cents(cents),
+            user_id: STRANGER,
+            order_id: None,
+            sold: false,
+            order_version: None,
+        });
+        self.append(TICKETS, ticket_subject(id), &edited).await
+    }
+
+    pub(crate) async fn pay(&mut self, event: PaymentEvent) {
+        let order = match &event {
+            PaymentEvent::Requested(event) => event.order_id,
+            PaymentEvent::Authorized(event) | PaymentEvent::Created(event) => event.order_id,
+            PaymentEvent::Declined(event) | PaymentEvent::Voided(event) | PaymentEvent::Refunded(event) => {
+                event.order_id
+            }
+        };
+        self.append(PAYMENTS, payment_subject(order), &event).await;
+    }
+
+    pub(crate) async fn expire(&mut self, order: OrderId) {
+        let over = ExpirationEvent::Complete(ExpirationComplete { order_id: order });
+        self.append(EXPIRATIONS, expiration_subject(order), &over).await;
+    }
+}
+
+pub(crate) fn authorized(order: OrderId) -> PaymentEvent {
+    PaymentEvent::Authorized(settled(order))
+}
+
+pub(crate) fn charged(order: OrderId) -> PaymentEvent {
+    PaymentEvent::Created(settled(order))
+}
+
+pub(crate) fn declined(order: OrderId) -> PaymentEvent {
+    PaymentEvent::Declined(unsettled(order))
+}
+
+pub(crate) fn voided(order: OrderId) -> PaymentEvent {
+    PaymentEvent::Voided(unsettled(order))
+}
+
+pub(crate) fn refunded(order: OrderId) -> PaymentEvent {
+    PaymentEvent::Refunded(unsettled(order))
+}
+
+fn settled(order: OrderId) -> PaymentSettled {
+    PaymentSettled { id: PaymentId(order.0), order_id: order, stripe_id: "pi_1".into() }
+}
+
+fn unsettled(order: OrderId) -> PaymentUnsettled {
+    let stripe_id = Some("pi_1".into());
+    PaymentUnsettled { id: PaymentId(order.0), order_id: order, stripe_id, reason: "no funds".into() }
+}

@@ -1,0 +1,112 @@
+//! What svc-payments is told by its environment: the only place that reads it.
+
+use std::{path::PathBuf, time::Duration};
+
+use contract::stream::{DEAD_LETTERS, DEAD_LETTERS_PREFIX};
+use eventstore::{Auth, Settings, StoreConfig};
+use web::{Env, Keys, env::Invalid};
+
+pub use crate::{
+    domain::Currency,
+    stripe::{ApiBase, SecretKey},
+};
+
+/// Everything that can be set.
+#[derive(Clone)]
+pub struct Config {
+    /// Where the log is, and where its projections go.
+    pub store: StoreConfig,
+    /// What sessions are checked with.
+    pub keys: Keys,
+    /// Who we are to Stripe.
+    pub stripe_key: SecretKey,
+    /// Where Stripe is, or a sandbox that answers as it does.
+    pub stripe_api_base: ApiBase,
+    /// How long Stripe may take for an answer before it is asked again.
+    pub stripe_timeout: Duration,
+    /// What is charged in.
+    pub currency: Currency,
+    /// How long a request to pay waits for its outcome before it is answered with 202.
+    pub patience: Duration,
+}
+
+/// Stripe answers within a second or two. And a shutdown waits for what runs, but not much longer than this.
+const STRIPE_TIMEOUT: Duration = Duration::from_secs(8);
+/// Less than a shutdown waits for requests that run.
+const PATIENCE: Duration = Duration::from_secs(7);
+
+impl Config {
+    /// Reads the environment.
+    ///
+    /// # Errors
+    /// With the first variable that is missing or wrong.
+    pub fn from_env(env: &Env) -> Result<Self, Invalid> {
+        let data_dir: PathBuf = env.or("DATA_DIR", "./data".into(), "a directory")?;
+        let previous_key = env.optional_secret::<String>("JWT_KEY_PREVIOUS", "the secret before")?;
+        Ok(Self {
+            store: StoreConfig {
+                nats: Settings {
+                    url: env.required("NATS_URL", "the address of NATS, nats://host:4222")?,
+                    auth: Auth::from_parts(
+                        env.optional("NATS_USER", "a NATS user")?,
+                        env.optional_secret("NATS_PASSWORD", "that user's password")?,
+                        env.optional("NATS_CREDS", "the path of a NATS credentials file")?,
+                    ),
+                    name: "svc-payments".into(),
+                },
+                replicas: env.or("NATS_REPLICAS", 1, "1, or 3 on a cluster of NATS servers")?,
+                database: data_dir.join("payments"),
+                cache_bytes: 32 << 20,
+                dead_letters: DEAD_LETTERS.into(),
+                dead_letters_prefix: DEAD_LETTERS_PREFIX.into(),
+            },
+            keys: Keys::new(
+                env.secret::<String>("JWT_KEY", "the secret that sessions are signed with")?,
+                previous_key.as_ref().map(String::as_bytes),
+            ),
+            stripe_key: env
+                .secret("STRIPE_KEY", "a Stripe secret key; the all-in-one starts a sandbox instead")?,
+            stripe_api_base: env.or("STRIPE_API_BASE", ApiBase::default(), "an http or https address")?,
+            stripe_timeout: STRIPE_TIMEOUT,
+            currency: env.or(
+                "CURRENCY",
+                Currency::default(),
+                "a currency with cents, in lower case, as usd",
+            )?,
+            patience: PATIENCE,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(name: &'static str, value: &'static str) -> String {
+        let env = Env::from(move |asked| match asked {
+            _ if asked == name => Some(value.to_owned()),
+            "NATS_URL" => Some("nats://localhost:4222".to_owned()),
+            "JWT_KEY" => Some("a key for tests, of more than 32 characters".to_owned()),
+            "STRIPE_KEY" => Some("sk_test_1".to_owned()),
+            _ => None,
+        });
+        Config::from_env(&env).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn it_does_not_start_without_a_stripe_key_that_is_secret() {
+        let right = "it must be a Stripe secret key; the all-in-one starts a sandbox instead";
+        assert_eq!(refused("STRIPE_KEY", ""), format!("STRIPE_KEY is not set; {right}"));
+        let published = refused("STRIPE_KEY", "pk_test_1");
+        assert_eq!(published, format!("STRIPE_KEY is set to something else (not shown); {right}"));
+    }
+
+    #[test]
+    fn it_does_not_start_in_a_currency_without_cents() {
+        assert_eq!(
+            refused("CURRENCY", "jpy"),
+            r#"CURRENCY is "jpy"; it must be a currency with cents, in lower case, as usd"#
+        );
+        assert_eq!(refused("CURRENCY", "eur"), "");
+    }
+}

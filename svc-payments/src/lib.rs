@@ -1,0 +1,72 @@
+//! svc-payments: money, through Stripe.
+//!
+//! It owns stream PAYMENTS, where each order has a subject: so an order is paid once, however many replicas run. It
+//! listens to its own stream and to ORDERS: a card is first authorised, then the order's log decides, and only what
+//! the order awaits is captured. Nobody is charged for an order that ended in between.
+//!
+//! | room | what is there |
+//! |---|---|
+//! | [`domain`] | the rules |
+//! | `commands` | the use cases: load, decide, append, and what is asked of Stripe |
+//! | [`projections`] | the rows that queries and decisions read |
+//! | [`reactors`] | events as commands |
+//! | `stripe` | the gateway to Stripe, which decides nothing |
+//! | `http` | the routes |
+//! | [`config`] [`error`] | what it is told, what can go wrong |
+//!
+//! What is absent: talk with Stripe inside a request (a handler appends and waits), card numbers (Stripe's references
+//! to them are all that comes here), refunds, and payments that need the buyer's bank.
+
+mod commands;
+pub mod config;
+pub mod domain;
+pub mod error;
+mod http;
+pub mod projections;
+pub mod reactors;
+mod stripe;
+
+use contract::stream::{ORDERS, PAYMENTS};
+use eventstore::{Decider, Readiness, StartError, Store};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use web::{Health, Listener, Status};
+
+pub use crate::{commands::App, config::Config, error::Error};
+
+/// Runs the service until `shutdown`; then finishes what runs, and returns.
+///
+/// # Errors
+/// When it cannot start: a setting that cannot work, a directory that cannot be used, a stream that is not ours.
+pub async fn run(config: Config, listener: Listener, shutdown: CancellationToken) -> Result<(), StartError> {
+    let store = Store::open(config.store, shutdown.clone()).await?;
+    let app = App {
+        payments: Decider::new(store.project(PAYMENTS.name)?),
+        orders: store.project(ORDERS.name)?,
+        stripe: stripe::Stripe::new(&config.stripe_key, &config.stripe_api_base, config.stripe_timeout),
+        currency: config.currency,
+        patience: config.patience,
+    };
+
+    let health = Health::new();
+    let readiness = store.clone();
+    health.check("log", move || match readiness.readiness() {
+        Readiness::Ready => Status::Ready,
+        Readiness::Starting(why) => Status::Starting(why),
+        Readiness::Disconnected(why) => Status::Disconnected(why),
+        Readiness::Broken(why) => Status::Broken(why),
+    });
+
+    let tasks = TaskTracker::new();
+    reactors::start(&tasks, &store, &app, &shutdown);
+    tasks.close();
+
+    let routes = http::routes(&app, &config.keys);
+    let serve = async { Ok(web::serve(listener, health, routes, shutdown.clone()).await?) };
+    let served = tokio::try_join!(store.create_stream(PAYMENTS.name, PAYMENTS.subjects), serve);
+
+    // Also when it could not start: what was begun is finished before the process ends.
+    shutdown.cancel();
+    tasks.wait().await;
+    store.close().await;
+    served.map(|_| ())
+}

@@ -1,0 +1,181 @@
+//! The routes of svc-tickets.
+
+use std::time::Duration;
+
+use contract::{Cents, TicketEvent, TicketId, UserId, money::ParseError, stream::TICKETS};
+use eventstore::Recorded;
+use futures::{Stream, stream};
+use serde_json::Value;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+use uuid::Uuid;
+use warp::{
+    Filter, Reply,
+    filters::BoxedFilter,
+    http::StatusCode,
+    path,
+    reply::{Response, json, with_status},
+    sse::Event,
+};
+use web::{ApiError, Body, Fields, Keys, Query, Seen, Session};
+
+use crate::{
+    commands::{self, App},
+    domain::{NoTitle, Price, Rejection, Terms, Ticket, Title},
+    error::Error,
+    projections::{self, Which},
+};
+
+/// How long a read waits for what its caller has written or seen elsewhere.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+pub(crate) fn routes(app: &App, keys: &Keys) -> BoxedFilter<(Response,)> {
+    let app = {
+        let app = app.clone();
+        warp::any().map(move || app.clone())
+    };
+    let (session, seen) = (web::session(keys), web::seen());
+
+    let all = path!("api" / "tickets");
+    let events = path!("api" / "tickets" / "events");
+    let one = path!("api" / "tickets" / String);
+
+    let list = all.and(warp::get()).and(app.clone()).and(seen).and(web::query()).then(list);
+    let create = all.and(warp::post()).and(app.clone()).and(session.clone()).and(web::body()).then(create);
+    // Before the one ticket, whose id could be any word.
+    let events = events.and(warp::get()).and(app.clone()).then(self::events);
+    let read = one.and(warp::get()).and(app.clone()).and(seen).then(read);
+    let edit = one.and(warp::put()).and(app).and(seen).and(session).and(web::body()).then(edit);
+
+    list.or(create).unify().or(events).unify().or(read).unify().or(edit).unify().map(web::reply).boxed()
+}
+
+async fn list(app: App, seen: Seen, query: Query) -> Result<Response, Error> {
+    let page = query.page()?;
+    let which = match query.get("status") {
+        None => Which::Available,
+        Some("all") => Which::All,
+        Some(_) => return Err(ApiError::invalid("status", "Status must be all, or left out").into()),
+    };
+    let after = page.cursor.as_deref().map(ticket_of_cursor).transpose()?;
+    catch_up_with(&app, &seen).await;
+    let tickets = projections::tickets(app.tickets.view(), which, after, page.limit)?;
+    Ok(match tickets.last().filter(|_| tickets.len() == page.limit) {
+        Some(last) => query.with_next(json(&tickets), last.id.as_bytes()),
+        None => json(&tickets).into_response(),
+    })
+}
+
+async fn create(app: App, session: Session, body: Body) -> Result<Response, Error> {
+    let seller = UserId(session.user()?.id);
+    let terms = terms(&body)?;
+    let written = commands::list(&app, seller, terms).await?;
+    let reply = with_status(json(&written.ticket), StatusCode::CREATED);
+    Ok(web::with_position(reply, TICKETS.name, written.sequence))
+}
+
+async fn read(id: String, app: App, seen: Seen) -> Result<Response, Error> {
+    let id = ticket_id(&id)?;
+    catch_up_with(&app, &seen).await;
+    Ok(json(&commands::read(&app, id).await?).into_response())
+}
+
+async fn edit(id: String, app: App, seen: Seen, session: Session, body: Body) -> Result<Response, Error> {
+    let by = UserId(session.user()?.id);
+    let terms = terms(&body)?;
+    let id = ticket_id(&id)?;
+    catch_up_with(&app, &seen).await;
+    let written = commands::edit(&app, id, by, terms).await?;
+    Ok(web::with_position(json(&written.ticket), TICKETS.name, written.sequence))
+}
+
+async fn events(app: App) -> Result<Response, Error> {
+    Ok(web::sse(told(app.tickets.view().changes(), |recorded| change(recorded))))
+}
+
+/// What happens from now on; `reload` in place of what came too fast for this reader.
+fn told<T: Clone>(
+    changes: Receiver<T>,
+    tell: impl Fn(&T) -> Option<Event> + Copy,
+) -> impl Stream<Item = Event> {
+    stream::unfold(changes, move |mut changes| async move {
+        let event = match changes.recv().await {
+            Ok(change) => tell(&change)?,
+            Err(RecvError::Lagged(missed)) => Event::default().event("reload").data(missed.to_string()),
+            Err(RecvError::Closed) => return None,
+        };
+        Some((event, changes))
+    })
+}
+
+/// The ticket as it is after the event.
+fn change(recorded: &Recorded<TicketEvent>) -> Option<Event> {
+    let ticket = projections::shown(&Ticket::from(&recorded.event), recorded.version);
+    Event::default().event("ticket").id(recorded.sequence.to_string()).json_data(ticket).ok()
+}
+
+/// What a body says of a ticket, or one message for each field that is wrong.
+fn terms(body: &Body) -> Result<Terms, ApiError> {
+    let mut fields = body.fields()?;
+    let title = field(&mut fields, "title", |value| {
+        Title::parse(value.as_str().unwrap_or_default()).map_err(|wrong| match wrong {
+            NoTitle::Empty => "Title is required",
+            NoTitle::TooLong => "Title must be at most 200 characters",
+        })
+    });
+    let price = field(&mut fields, "price", |value| match Cents::try_from(value) {
+        Ok(amount) => Price::of(amount).ok_or("Price must be greater than 0"),
+        Err(ParseError::NotDecimal) => Err("Price must be greater than 0"),
+        Err(ParseError::TooPrecise) => Err("Price must have at most 2 decimals"),
+        Err(ParseError::TooLarge) => Err("Price must be at most 999999.99"),
+    });
+    let (title, price) = fields.finish(title.zip(price))?;
+    Ok(Terms { title, price })
+}
+
+/// A field that can be wrong in several ways: the message says in which.
+fn field<T>(
+    fields: &mut Fields,
+    name: &str,
+    parse: impl FnOnce(&Value) -> Result<T, &'static str>,
+) -> Option<T> {
+    match fields.get(name, "", |value| Some(parse(value)))? {
+        Ok(value) => Some(value),
+        Err(message) => fields.get(name, message, |_| None),
+    }
+}
+
+/// Waits for what the caller has written or seen on another replica. In vain is no error: it reads what there is.
+async fn catch_up_with(app: &App, seen: &Seen) {
+    if let Some(sequence) = seen.at(TICKETS.name) {
+        let _ = app.tickets.view().wait_for(sequence, PATIENCE).await;
+    }
+}
+
+/// What is no id names no ticket.
+fn ticket_id(text: &str) -> Result<TicketId, Rejection> {
+    text.parse().map_err(|_| Rejection::NoSuchTicket)
+}
+
+fn ticket_of_cursor(cursor: &[u8]) -> Result<TicketId, ApiError> {
+    Uuid::from_slice(cursor).map(TicketId).map_err(|_| web::page::invalid_cursor())
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+    use tokio::sync::broadcast;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_missed_changes_is_told_to_reload() {
+        let (sender, receiver) = broadcast::channel(2);
+        for change in 1..=5 {
+            sender.send(change).unwrap();
+        }
+        drop(sender);
+        let events = told(receiver, |change| Some(Event::default().data(change.to_string())));
+        let events: Vec<_> = events.map(|event| event.to_string()).collect().await;
+        assert_eq!(events, ["event:reload\ndata:3\n\n", "data:4\n\n", "data:5\n\n"]);
+    }
+}
