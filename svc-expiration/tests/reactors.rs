@@ -50,7 +50,7 @@ async fn an_order_that_no_longer_waits_is_not_told() {
     let service = Service::start(nats.url(), data.path()).await;
     let expirations = Expirations::of(nats.url()).await;
 
-    let due = in_millis(2_000);
+    let due = in_millis(3_000);
     let waits = orders.place(due).await;
     let (cancelled, paying, paid) =
         (orders.place(due).await, orders.place(due).await, orders.place(due).await);
@@ -113,7 +113,7 @@ async fn two_replicas_tell_each_deadline_once_however_often_they_hear_of_it() {
     let service = Service::start(nats.url(), data.path()).await;
     let other = Service::start(nats.url(), other_data.path()).await;
     let expirations = Expirations::of(nats.url()).await;
-    let due = in_millis(2_000);
+    let due = in_millis(3_000);
     let mut expected = Vec::new();
     for number in 0..40 {
         let order = orders.place(due).await;

@@ -79,7 +79,7 @@ impl TicketOrders {
     }
 }
 
-/// Reserves the ticket for `buyer` from `now` until the end of the window.
+/// Reserves the ticket for `buyer` until `expires_at`.
 pub fn reserve(
     orders: &TicketOrders,
     id: OrderId,

@@ -28,6 +28,8 @@ use crate::{
 const ACK_WAIT: Duration = Duration::from_secs(5);
 /// How often the server hears that an event is still being handled.
 const PROGRESS: Duration = Duration::from_secs(2);
+/// How often the number of pending acknowledgements is looked up.
+const LOOK: Duration = Duration::from_secs(5);
 /// How many deliveries wait behind the one that a worker has in hand.
 const QUEUE: usize = 8;
 /// How many deliveries are asked for at a time, for each worker.
@@ -111,22 +113,20 @@ async fn try_deliver(
     config: &ReactorConfig,
     queues: &[mpsc::Sender<jetstream::Message>],
 ) -> Result<(), async_nats::Error> {
-    let consumer = log
+    // Creates it, or brings one with older settings up to date.
+    let mut consumer = log
         .stream_handle()
         .await?
-        .get_or_create_consumer(
-            config.durable,
-            pull::Config {
-                durable_name: Some(config.durable.into()),
-                deliver_policy: DeliverPolicy::All,
-                ack_policy: AckPolicy::Explicit,
-                ack_wait: ACK_WAIT,
-                max_deliver: -1,
-                // Delayed events count as pending: with a limit, enough of them would stall everything else.
-                max_ack_pending: -1,
-                ..Default::default()
-            },
-        )
+        .create_consumer(pull::Config {
+            durable_name: Some(config.durable.into()),
+            deliver_policy: DeliverPolicy::All,
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: ACK_WAIT,
+            max_deliver: -1,
+            // Delayed events count as pending: with a limit, enough of them would stall everything else.
+            max_ack_pending: -1,
+            ..Default::default()
+        })
         .await?;
     let mut messages = consumer
         .stream()
@@ -134,16 +134,26 @@ async fn try_deliver(
         .heartbeat(Duration::from_secs(2))
         .messages()
         .await?;
-    while let Some(message) = messages.next().await {
-        let message = message?;
+    let pending = metrics::gauge!("eventstore_pending_acks", "stream" => log.name().to_owned(), "durable" => config.durable);
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        let message = tokio::select! {
+            message = messages.next() => match message {
+                Some(message) => message?,
+                None => return Ok(()),
+            },
+            _ = look.tick() => {
+                pending.set(consumer.info().await?.num_ack_pending as f64);
+                continue;
+            }
+        };
         let mut hasher = DefaultHasher::new();
         message.subject.hash(&mut hasher);
         let queue = &queues[(hasher.finish() % queues.len() as u64) as usize];
         if queue.send(message).await.is_err() {
-            break;
+            return Ok(());
         }
     }
-    Ok(())
 }
 
 struct Worker<F> {

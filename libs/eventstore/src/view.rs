@@ -205,7 +205,8 @@ impl<P: Projection> View<P> {
     /// What is known of one subject; the default when nothing is.
     ///
     /// # Errors
-    /// When the rows cannot be read.
+    /// When the rows cannot be read, or are not all there: before the projection has caught up, and while it is
+    /// replayed.
     pub fn head(&self, subject: &str) -> Result<Head<P::State>, ReadError> {
         self.read(|tree| tree.head(subject))
     }
@@ -235,6 +236,10 @@ impl<P: Projection> View<P> {
 
     fn read<T>(&self, read: impl FnOnce(&Tree) -> Result<T, ReadError>) -> Result<T, ReadError> {
         let result = read(&self.0.tree);
+        // Asked afterwards: rows that were being wiped meanwhile look like rows that never were.
+        if *self.0.condition.borrow() != Condition::Live {
+            return Err(ReadError::new("they are being replayed"));
+        }
         if result.is_err() {
             self.0.damaged.notify_one();
         }
@@ -319,7 +324,7 @@ impl<P: Projection> View<P> {
                 }
                 Stopped::Damaged(error) => {
                     tracing::warn!(projection = P::NAME, %error, "a projection is damaged and is replayed");
-                    if let Err(error) = self.0.tree.wipe(Checkpoint::default()) {
+                    if let Err(error) = self.wipe(Checkpoint::default(), None) {
                         self.0.condition.send_replace(Condition::Broken(error.to_string()));
                         return;
                     }
@@ -414,10 +419,15 @@ impl<P: Projection> View<P> {
         if found != Checkpoint::default() {
             tracing::info!(projection = P::NAME, sequence = found.sequence, %reason, "wiping a projection's rows");
         }
-        self.0.tree.wipe(beginning)?;
-        self.0.condition.send_replace(Condition::CatchingUp { applied: 0, end: Some(state.last_sequence) });
-        lock(&self.0.waiters).applied = 0;
+        self.wipe(beginning, Some(state.last_sequence))?;
         Ok(beginning)
+    }
+
+    /// Throws all rows away. First it is said that they are not there: nobody is to take that for "does not exist".
+    fn wipe(&self, beginning: Checkpoint, end: Option<u64>) -> Result<(), ReadError> {
+        self.0.condition.send_replace(Condition::CatchingUp { applied: 0, end });
+        lock(&self.0.waiters).applied = 0;
+        self.0.tree.wipe(beginning)
     }
 
     async fn consume(
