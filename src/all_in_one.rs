@@ -35,6 +35,8 @@ const SERVICES: [(Stream, Option<&str>); 5] = [
 /// # Errors
 /// When a setting is wrong, a stand-in cannot be started, or a service fails.
 pub(crate) async fn run(env: &Env, shutdown: CancellationToken) -> anyhow::Result<()> {
+    // Before anything counts: what is counted earlier is lost.
+    web::metrics::handle();
     let settings = Settings::from_env(env)?;
     // All of it is read before anything is started, so that a wrong value is told at once.
     Configs::from_env(&settings.for_services(env, &Around::unknown())?)?;

@@ -13,10 +13,10 @@ use std::{
 use reqwest::{Client, StatusCode};
 use sandbox::nats::NatsServer;
 use serde_json::{Value, json};
-use support::{PATIENCE, text, within};
+use support::{PATIENCE, send, text, within};
 use tempfile::TempDir;
 use tokio::time::timeout;
-use whole::{Whole, nats_servers_of, send};
+use whole::{Whole, nats_servers_of};
 
 /// Somebody with a browser: it keeps their cookies.
 struct Visitor(Client);

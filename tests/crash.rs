@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::time::Duration;
+
+use futures::future::join_all;
 use sandbox::stripe::{Fault, Mode, Step};
 use serde_json::Value;
 use support::{
@@ -10,6 +13,9 @@ use support::{
     System,
 };
 use tokio::task::JoinHandle;
+
+/// How many purchases there are at once where there are several.
+const PURCHASES: usize = 24;
 
 struct Purchase {
     buyer: Person,
@@ -78,6 +84,31 @@ async fn payments_killed_around_each_call_to_stripe() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn payments_asked_to_end_while_stripe_hangs() {
+    let mut system = System::start(Layout::default()).await;
+    // So many that some of them wait behind others for their turn to ask Stripe.
+    let purchases = join_all((0..PURCHASES).map(|_| reserved(&system))).await;
+    system.stripe.add_fault(Fault { step: Some(Step::Create), mode: Mode::HoldBefore, times: None });
+    let paying: Vec<_> = purchases.iter().map(|purchase| purchase.pay(&system)).collect();
+    let held = || async {
+        let requested = events(&system, "PAYMENTS", "payment:requested").await == PURCHASES;
+        let held = system.stripe.faults().held.get(&Step::Create).copied().unwrap_or(0);
+        (requested && held > 1).then_some(())
+    };
+    support::within(support::PATIENCE, held).await.expect("held in time");
+
+    let (succeeded, took) = system.terminate(Payments, 0).await;
+    assert!(succeeded && took <= Duration::from_secs(10), "{succeeded}, after {took:?}");
+    assert!(system.stripe.ledger().is_empty());
+    join_all(paying).await;
+    system.stripe.clear_faults();
+    restart(&mut system, Payments).await;
+    for purchase in &purchases {
+        purchase.completes(&system).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn orders_killed_before_they_hear_of_the_authorisation() {
     let mut system = System::start(Layout::default()).await;
     let purchase = reserved(&system).await;
@@ -141,9 +172,12 @@ async fn expiration_killed_while_an_order_is_due() {
 }
 
 async fn until_event(system: &System, stream: &str, event_type: &str) {
-    let there = || async {
-        let events = system.read_stream(stream).await;
-        events.iter().any(|event| event.event_type == event_type).then_some(())
-    };
+    let there = || async { (events(system, stream, event_type).await > 0).then_some(()) };
     support::within(support::PATIENCE, there).await.unwrap_or_else(|| panic!("no {event_type} in {stream}"));
+}
+
+/// How many events of a type a stream holds.
+async fn events(system: &System, stream: &str, event_type: &str) -> usize {
+    let events = system.read_stream(stream).await;
+    events.iter().filter(|event| event.event_type == event_type).count()
 }

@@ -1,5 +1,5 @@
 //! The laws of the house, read off its source: who may depend on whom, what a domain may name, which rooms a service
-//! has, and that what the README says can be set and measured is what the code reads and counts.
+//! has, and that what the README says can be asked for, set and measured is what the code serves, reads and counts.
 //!
 //! A law judges code: comments and `#[cfg(test)]` parts are left out. Each has a test that it catches its breach.
 
@@ -59,6 +59,17 @@ fn every_metric_is_in_the_readme_and_measured_somewhere() {
     hold(nameless.into_iter().filter_map(Result::err));
     let measured = names.into_iter().flatten().collect();
     hold(difference("metric", &measured, &table(&readme(), "Metrics")));
+}
+
+#[test]
+fn every_route_is_in_the_readme_and_served_somewhere() {
+    let files = services().into_iter().flat_map(|service| files_in(&format!("{service}/src")));
+    let (routes, unclear): (Vec<_>, Vec<_>) = files.flat_map(|file| routes(&file)).partition(Result::is_ok);
+    hold(unclear.into_iter().filter_map(Result::err));
+    let of_every_service = system_routes(&File::read("libs/web/src/service.rs"));
+    let served = routes.into_iter().flatten().chain(of_every_service).collect();
+    let told = table(&readme(), "Routes").iter().map(|route| unnamed(route)).collect();
+    hold(difference("route", &served, &told));
 }
 
 /// Fails with all that is wrong at once.
@@ -491,6 +502,94 @@ fn a_difference_to_the_readme_is_caught() {
     assert_eq!(table(readme, "Metrics"), set(&["E"]));
     assert_eq!(difference("variable", &set(&["A", "B"]), &set(&["B", "C"])).len(), 2);
     assert_eq!(difference("variable", &set(&["A"]), &set(&["A"])), [""; 0]);
+}
+
+// --- What is served -----------------------------------------------------------------------------------------------
+
+/// The routes of `file`, `GET /api/things/:`: each `path!(…)`, straight or by its name, with each of its methods. An
+/// error for a path or a method that is not put together so.
+fn routes(file: &File) -> Vec<Result<String, String>> {
+    let code = &file.code;
+    let unclear = |at: usize, what: &str| {
+        let line = code[..at].lines().count();
+        Err(format!(
+            "{}:{line}: {what}: a route is a `path!(…)` and its method, so that it can be found",
+            file.path
+        ))
+    };
+    let paths: Vec<usize> = code.match_indices("path!(").map(|(at, _)| at).collect();
+    let mut used = BTreeSet::new();
+    let mut routes = Vec::new();
+    for (at, _) in code.match_indices(".and(warp::") {
+        let Some((method, _)) = code[at + ".and(warp::".len()..].split_once("())") else { continue };
+        if !["get", "post", "put", "patch", "delete"].contains(&method) {
+            continue;
+        }
+        let before = code[..at].trim_end();
+        let straight = paths.iter().rev().find(|path| **path < at).filter(|_| before.ends_with(')'));
+        let named = || {
+            let name = words(before).pop().filter(|name| before.ends_with(name))?;
+            paths.iter().rev().find(|path| code[..**path].ends_with(&format!("let {name} = ")))
+        };
+        match straight.or_else(named) {
+            Some(path) => {
+                used.insert(*path);
+                routes.push(Ok(format!("{} {}", method.to_uppercase(), path_at(&code[*path..]))));
+            }
+            None => routes.push(unclear(at, "a method of nothing")),
+        }
+    }
+    routes.extend(paths.iter().filter(|path| !used.contains(path)).map(|path| unclear(*path, "no method")));
+    routes
+}
+
+/// `path!("api" / "things" / Uuid)` as `/api/things/:`.
+fn path_at(code: &str) -> String {
+    let inside = code.trim_start_matches("path!(").split(')').next().unwrap_or_default();
+    let segments = inside.split('/').map(str::trim);
+    let segment = |segment: &str| match segment.strip_prefix('"') {
+        Some(word) => format!("/{}", word.trim_end_matches('"')),
+        None => "/:".to_owned(),
+    };
+    segments.map(segment).collect()
+}
+
+/// A route without the names of its parameters.
+fn unnamed(route: &str) -> String {
+    let parts: Vec<_> = route.split('/').map(|part| if part.starts_with(':') { ":" } else { part }).collect();
+    parts.join("/")
+}
+
+/// The paths that a `match` tells apart: what every service answers before its own routes.
+fn system_routes(file: &File) -> Vec<String> {
+    let arms = file.code.match_indices("\" =>").filter_map(|(at, _)| file.code[..at].rsplit('"').next());
+    arms.filter(|path| path.starts_with('/')).map(|path| format!("GET {path}")).collect()
+}
+
+#[test]
+fn routes_are_found_and_must_have_a_method() {
+    let found = |text: &str| routes(&File::of("svc-x/src/http.rs", text));
+    let ok = |routes: &[&str]| routes.iter().map(|route| Ok((*route).to_owned())).collect::<Vec<_>>();
+    let straight = "let a = path!(\"api\" / \"things\")\n    .and(warp::post()).and(body());";
+    assert_eq!(found(straight), ok(&["POST /api/things"]));
+    let named = "let all = path!(\"api\");\nlet one = path!(\"api\" / Uuid / \"x\");\n\
+                 let one = one.and(warp::get()).then(f); // path!(\"not\")\n\
+                 let both = all.and(warp::get()).or(all.and(warp::delete()));";
+    assert_eq!(found(named), ok(&["GET /api/:/x", "GET /api", "DELETE /api"]));
+    let wrong = |text| found(text).iter().filter(|route| route.is_err()).count();
+    assert_eq!(wrong("let all = path!(\"api\"); all.and(things());"), 1);
+    assert_eq!(wrong("let all = warp::path(\"api\"); all.and(warp::get());"), 1);
+    assert_eq!(wrong("let all = path!(\"api\"); other.and(warp::get());"), 2);
+
+    let web =
+        File::of("libs/web/src/x.rs", "match path { \"/healthz\" => live(), \"word\" => no(), _ => () }");
+    assert_eq!(system_routes(&web), ["GET /healthz"]);
+    assert_eq!(unnamed("GET /api/things/:thingId/x"), "GET /api/things/:/x");
+
+    let readme = "## Routes\n| `GET /api/:id` | |\n| `PUT /gone` | `GET /no` |\n";
+    let told = table(readme, "Routes").iter().map(|route| unnamed(route)).collect();
+    let served = ["GET /api/:", "POST /new"].map(str::to_owned).into();
+    assert_eq!(difference("route", &served, &told).len(), 2);
 }
 
 // --- Reading source -----------------------------------------------------------------------------------------------

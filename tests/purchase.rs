@@ -5,10 +5,11 @@ mod support;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use support::{
-    Layout, Service,
+    Layout, Person, Service,
     Service::{Auth, Orders, Payments, Tickets},
     System, text,
 };
+use uuid::Uuid;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_sign_up_to_complete() {
@@ -96,8 +97,81 @@ async fn a_declined_card_leaves_room_for_another() {
         (status, message(&body)),
         (StatusCode::BAD_REQUEST, "Cannot cancel an order that is paid".into())
     );
-    let captured: i64 = system.stripe.ledger().iter().map(|intent| intent.amount_captured as i64).sum();
+    let captured: i64 = system.stripe.ledger().iter().map(|intent| intent.amount_captured).sum();
     assert_eq!(captured, 1000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_trace_leads_through_all_services() {
+    let system = System::start(Layout::default()).await;
+    let (seller, buyer) = (system.person(), system.person());
+    let trace = Uuid::now_v7().simple().to_string();
+
+    let ticket = json!({ "title": "Concert", "price": 10 });
+    let ticket = traced(&system, &trace, &seller, Tickets, "/api/tickets", ticket).await;
+    let order = traced(&system, &trace, &buyer, Orders, "/api/orders", json!({ "ticketId": ticket })).await;
+    let pay = json!({ "token": "pm_card_visa", "orderId": order });
+    traced(&system, &trace, &buyer, Payments, "/api/payments", pay).await;
+    system.until_ticket(&ticket, "sold").await;
+
+    let followed = |events: &[&str]| -> Vec<_> {
+        events.iter().map(|event| ((*event).to_owned(), trace.clone())).collect()
+    };
+    let tickets = ["ticket:created", "ticket:updated", "ticket:updated"];
+    assert_eq!(traces(&system, "TICKETS").await, followed(&tickets));
+    let orders = ["order:created", "order:awaiting-payment", "order:completed"];
+    assert_eq!(traces(&system, "ORDERS").await, followed(&orders));
+    let payments = ["payment:requested", "payment:authorized", "payment:created"];
+    assert_eq!(traces(&system, "PAYMENTS").await, followed(&payments));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_expires_stays_in_its_trace() {
+    let system = System::start(Layout { window_seconds: 2, ..Layout::default() }).await;
+    let (seller, buyer) = (system.person(), system.person());
+    let ticket = system.list_ticket(&seller, 10.0).await;
+    let trace = Uuid::now_v7().simple().to_string();
+    traced(&system, &trace, &buyer, Orders, "/api/orders", json!({ "ticketId": ticket })).await;
+    let told = || async { (traces(&system, "TICKETS").await.len() == 3).then_some(()) };
+    support::within(support::PATIENCE, told).await.expect("reserved and freed again");
+
+    let of_ours = async |stream| -> Vec<String> {
+        let events = traces(&system, stream).await.into_iter();
+        events.filter(|(_, of)| *of == trace).map(|(event, _)| event).collect()
+    };
+    assert_eq!(of_ours("ORDERS").await, ["order:created", "order:cancelled"]);
+    assert_eq!(of_ours("EXPIRATIONS").await, ["expiration:complete"]);
+    // Listing it was another matter.
+    assert_eq!(of_ours("TICKETS").await, ["ticket:updated", "ticket:updated"]);
+}
+
+/// Posts within a trace; returns the id of what was made. The answer has to name the trace.
+async fn traced(
+    system: &System,
+    trace: &str,
+    person: &Person,
+    service: Service,
+    path: &str,
+    body: Value,
+) -> String {
+    let request = reqwest::Client::new().post(system.url(service, 0, path)).bearer_auth(person.token());
+    let span = Uuid::now_v7().as_u64_pair().1;
+    let request = request.header("uber-trace-id", format!("{trace}:{span:016x}:0:1"));
+    let answer = request.json(&body).send().await.unwrap();
+    assert_eq!(answer.headers()["x-trace-id"], trace);
+    let (status, body) = (answer.status(), answer.json::<Value>().await.unwrap());
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    text(&body["id"])
+}
+
+/// The events of a stream in order: the type of each, and its trace.
+async fn traces(system: &System, stream: &str) -> Vec<(String, String)> {
+    let events = system.read_stream(stream).await.into_iter();
+    let trace = |payload: &Value| {
+        let context = payload["_trace"]["uber-trace-id"].as_str().unwrap_or_default();
+        context.split(':').next().unwrap_or_default().to_owned()
+    };
+    events.map(|event| (event.event_type.clone(), trace(&event.payload))).collect()
 }
 
 fn message(body: &Value) -> String {

@@ -59,7 +59,9 @@ impl Listener {
     /// Presses Ctrl-C; returns how it ended, and what it printed since it was last read.
     async fn interrupt(mut self) -> (ExitStatus, Vec<String>) {
         let pid = self.process.id().unwrap().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().await.unwrap().success());
+        // The shell's own `kill`: not every machine has a program of that name.
+        let sent = Command::new("sh").args(["-c", "kill -INT \"$0\"", &pid]).status();
+        assert!(sent.await.unwrap().success());
         let mut rest = Vec::new();
         while let Some(message) = line(&mut self.messages).await {
             rest.push(message);

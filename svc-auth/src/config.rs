@@ -34,7 +34,6 @@ impl Config {
     /// With the first variable that is missing or wrong.
     pub fn from_env(env: &Env) -> Result<Self, Invalid> {
         let data_dir: PathBuf = env.or("DATA_DIR", "./data".into(), "a directory")?;
-        let previous_key = env.optional_secret::<String>("JWT_KEY_PREVIOUS", "the secret before")?;
         let per_minute = "a whole number a minute, 0 for no limit";
         Ok(Self {
             store: StoreConfig {
@@ -53,10 +52,7 @@ impl Config {
                 dead_letters: DEAD_LETTERS.into(),
                 dead_letters_prefix: DEAD_LETTERS_PREFIX.into(),
             },
-            keys: Keys::new(
-                env.secret::<String>("JWT_KEY", "the secret that sessions are signed with")?,
-                previous_key.as_ref().map(String::as_bytes),
-            ),
+            keys: Keys::from_env(env)?,
             cookie: SessionCookie { secure: env.or("SECURE_COOKIES", true, "true or false")? },
             master_key: env.secret("MASTER_KEY", "32 random bytes as 64 hexadecimal digits")?,
             scrypt_log_n: env.or("SCRYPT_LOG_N", LogN(17), "a whole number from 14 to 20")?.0,
@@ -86,7 +82,7 @@ mod tests {
         let env = Env::from(move |name| {
             let usual = match name {
                 "NATS_URL" => "nats://127.0.0.1:4222",
-                "JWT_KEY" => "jwt",
+                "JWT_KEY" => "a secret of at least 32 characters",
                 "MASTER_KEY" => &master_key,
                 _ => "",
             };

@@ -41,8 +41,9 @@ pub(crate) struct Paid {
 
 /// Pays for `order` with `token`, or waits with those who asked before; in vain is no error: the payment goes on.
 pub(crate) async fn pay(app: &App, by: UserId, order: OrderId, token: &Token) -> Result<Paid, Error> {
-    // Known or not: an order that ended a moment ago is not to be paid.
-    app.orders.catch_up(PATIENCE).await?;
+    // Known or not: an order that ended a moment ago is not to be paid, and a card declined a moment ago, on another
+    // replica, leaves room for another.
+    tokio::try_join!(app.orders.catch_up(PATIENCE), app.payments.view().catch_up(PATIENCE))?;
     let order = projections::order(&app.orders, order)?.ok_or(Error::NotFound)?;
     let subject = payment_subject(order.id);
     let id = PaymentId(Uuid::now_v7());

@@ -42,7 +42,6 @@ impl Config {
     /// With the first variable that is missing or wrong.
     pub fn from_env(env: &Env) -> Result<Self, Invalid> {
         let data_dir: PathBuf = env.or("DATA_DIR", "./data".into(), "a directory")?;
-        let previous_key = env.optional_secret::<String>("JWT_KEY_PREVIOUS", "the secret before")?;
         Ok(Self {
             store: StoreConfig {
                 nats: Settings {
@@ -60,10 +59,7 @@ impl Config {
                 dead_letters: DEAD_LETTERS.into(),
                 dead_letters_prefix: DEAD_LETTERS_PREFIX.into(),
             },
-            keys: Keys::new(
-                env.secret::<String>("JWT_KEY", "the secret that sessions are signed with")?,
-                previous_key.as_ref().map(String::as_bytes),
-            ),
+            keys: Keys::from_env(env)?,
             stripe_key: env
                 .secret("STRIPE_KEY", "a Stripe secret key; the all-in-one starts a sandbox instead")?,
             stripe_api_base: env.or("STRIPE_API_BASE", ApiBase::default(), "an http or https address")?,

@@ -10,6 +10,8 @@ async fn main() -> anyhow::Result<()> {
     let env = Env::process();
     let log_format = env.or("LOG_FORMAT", LogFormat::Pretty, "pretty or json")?;
     let _telemetry = telemetry::init(Settings { service: "svc-payments".into(), log_format });
+    // Before anything counts: what is counted earlier is lost.
+    web::metrics::handle();
     let config = Config::from_env(&env)?;
     let port = env.or("PORT", 3000_u16, "a port number from 1 to 65535")?;
     let listener =

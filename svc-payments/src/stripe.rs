@@ -94,6 +94,10 @@ impl Stripe {
         let intent = sent.send(&self.client).await?;
         match intent.status {
             PaymentIntentStatus::RequiresCapture => Ok(intent.id.to_string()),
+            // Money may yet be held: no answer so far.
+            PaymentIntentStatus::Processing => {
+                Err(Failure::Unavailable(format!("{} is processing", intent.id)))
+            }
             status => Err(Failure::Refused(format!("{} is {status}", intent.id))),
         }
     }

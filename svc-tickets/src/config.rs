@@ -22,7 +22,6 @@ impl Config {
     /// With the first variable that is missing or wrong.
     pub fn from_env(env: &Env) -> Result<Self, Invalid> {
         let data_dir: PathBuf = env.or("DATA_DIR", "./data".into(), "a directory")?;
-        let previous_key = env.optional_secret::<String>("JWT_KEY_PREVIOUS", "the secret before")?;
         Ok(Self {
             store: StoreConfig {
                 nats: Settings {
@@ -40,10 +39,7 @@ impl Config {
                 dead_letters: DEAD_LETTERS.into(),
                 dead_letters_prefix: DEAD_LETTERS_PREFIX.into(),
             },
-            keys: Keys::new(
-                env.secret::<String>("JWT_KEY", "the secret that sessions are signed with")?,
-                previous_key.as_ref().map(String::as_bytes),
-            ),
+            keys: Keys::from_env(env)?,
         })
     }
 }

@@ -169,8 +169,7 @@ impl System {
     pub(crate) async fn terminate(&mut self, service: Service, replica: usize) -> (bool, Duration) {
         let mut child = self.processes.get_mut(&(service, replica)).unwrap().child.take().unwrap();
         let started = Instant::now();
-        let pid = child.id().unwrap().to_string();
-        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        send("TERM", child.id().unwrap());
         let status = tokio::time::timeout(PATIENCE, child.wait()).await.expect("ends in time").unwrap();
         (status.success(), started.elapsed())
     }
@@ -366,6 +365,14 @@ impl Person {
         let status = answer.status();
         Ok((status, answer.json().await.unwrap_or(Value::Null)))
     }
+}
+
+/// Sends a signal, by name, to a process of ours.
+pub(crate) fn send(signal: &str, pid: u32) {
+    // The shell's own `kill`: not every machine has a program of that name.
+    let script = format!("kill -{signal} \"$0\"");
+    let sent = std::process::Command::new("sh").args(["-c", &script, &pid.to_string()]).status();
+    assert!(sent.unwrap().success());
 }
 
 /// Asks until there is an answer, or time is up.

@@ -15,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::PATIENCE;
+use crate::support::{self, PATIENCE};
 
 /// How long the process may take to end when it is asked to.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
@@ -72,7 +72,7 @@ impl Whole {
 
     /// SIGTERM or SIGINT, by name; waits until it has ended.
     pub(crate) async fn stop(mut self, signal: &str) -> ExitStatus {
-        send(signal, self.child.id().unwrap());
+        support::send(signal, self.child.id().unwrap());
         timeout(ENDS_WITHIN, self.child.wait()).await.expect("ends in time").unwrap()
     }
 
@@ -100,12 +100,6 @@ pub(crate) fn nats_servers_of(directory: &Path) -> Vec<u32> {
     let processes = fs::read_dir("/proc").unwrap();
     let pids = processes.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
     pids.filter(is_one).collect()
-}
-
-/// Sends a signal to a process of ours.
-pub(crate) fn send(signal: &str, pid: u32) {
-    let sent = std::process::Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status();
-    assert!(sent.unwrap().success());
 }
 
 fn command(directory: &Path, variables: &[(&str, &str)]) -> Command {

@@ -94,7 +94,8 @@ impl<P: Projection> Decider<P> {
     /// on a stale state is harmless for a [`Cause::Command`], whose caller can ask again; for a [`Cause::Event`], which
     /// is about to be acknowledged for ever, the state is first compared with the log's leader.
     ///
-    /// Returns once the local projection shows the event, so that the caller reads what it wrote.
+    /// Returns once the local projection shows the event, so that the caller reads what it wrote; or after 5 s, when
+    /// the projection is late, as the event is in the log by then.
     ///
     /// # Errors
     /// See [`DecideError`].

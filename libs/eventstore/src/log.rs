@@ -7,7 +7,7 @@ use std::{
 
 use async_nats::jetstream::{
     self, ErrorCode,
-    context::PublishErrorKind,
+    context::{CreateStreamErrorKind, PublishErrorKind},
     message::PublishMessage,
     stream::{self, LastRawMessageErrorKind, RawMessageErrorKind},
 };
@@ -22,6 +22,9 @@ use crate::{
 
 /// How long an append goes on trying before it is given up as unavailable.
 const APPEND_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long to wait before an event is sent again.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// What a stream is to be.
 #[derive(Clone, Debug)]
@@ -64,7 +67,15 @@ pub enum OpenError {
         /// What was asked for.
         wanted: String,
     },
-    /// The server did not answer, or refused.
+    /// The server cannot keep it as it should be: it is asked for copies on several servers and is alone.
+    #[error("stream {stream} cannot be kept on {replicas} servers: this NATS is a single one")]
+    Alone {
+        /// The stream.
+        stream: String,
+        /// How many copies were asked for.
+        replicas: usize,
+    },
+    /// The server did not answer, or refused for a reason that may pass.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }
@@ -120,6 +131,8 @@ pub struct Appended {
 enum Published {
     At(u64),
     Conflict,
+    /// The server says no, for a reason of its own.
+    Refused(Unavailable),
     Unknown(String),
 }
 
@@ -144,12 +157,18 @@ impl Log {
             allow_direct: true,
             ..Default::default()
         };
-        // Creating what exists as it should be is a success in JetStream; what exists otherwise is refused.
         let unavailable = |error: &dyn std::fmt::Display| log.unavailable("creating stream", error);
         match connection.jetstream().get_stream(&config.name).await {
             Ok(stream) => log.compare(&wanted, &stream.cached_info().config)?,
             Err(error) if is_stream_missing(&error) => {
-                connection.jetstream().create_stream(wanted).await.map_err(|error| unavailable(&error))?;
+                connection.jetstream().create_stream(wanted).await.map_err(|error| match error.kind() {
+                    CreateStreamErrorKind::JetStream(error)
+                        if error.error_code() == ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED =>
+                    {
+                        OpenError::Alone { stream: config.name.clone(), replicas: config.replicas }
+                    }
+                    _ => unavailable(&error).into(),
+                })?;
             }
             Err(error) => return Err(unavailable(&error).into()),
         }
@@ -220,13 +239,19 @@ impl Log {
         let deadline = Instant::now() + APPEND_DEADLINE;
         let mut sent_before = false;
         loop {
-            let reason = match self.publish(subject, encoded, expected).await? {
+            let reason = match self.publish(subject, encoded, expected).await {
                 Published::At(sequence) => return Ok(sequence),
                 Published::Conflict if !sent_before => return Err(AppendError::Conflict),
+                Published::Refused(error) if !sent_before => return Err(error.into()),
+                // What is said of a second try says nothing of the first.
                 Published::Conflict => "a conflict after a retry".into(),
+                Published::Refused(error) => error.reason,
                 Published::Unknown(reason) => reason,
             };
             sent_before = true;
+            while !self.0.connection.is_up() && Instant::now() < deadline {
+                tokio::time::sleep(RETRY).await;
+            }
             // The next message after the expected one is ours, or it is what we lost against.
             match self.first_after(subject, expected).await {
                 Ok(Some((sequence, id))) if id == Some(encoded.id) => {
@@ -237,19 +262,14 @@ impl Log {
                 Ok(Some(_)) => return Err(AppendError::Conflict),
                 Ok(None) | Err(_) if Instant::now() < deadline => {
                     tracing::debug!(stream = self.0.name, subject, %reason, "sending an event again");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    tokio::time::sleep(RETRY).await;
                 }
                 Ok(None) | Err(_) => return Err(self.unavailable("appending to", &reason).into()),
             }
         }
     }
 
-    async fn publish(
-        &self,
-        subject: &str,
-        encoded: &Encoded,
-        expected: u64,
-    ) -> Result<Published, AppendError> {
+    async fn publish(&self, subject: &str, encoded: &Encoded, expected: u64) -> Published {
         let message = PublishMessage::build()
             .payload(encoded.payload.clone())
             .headers(encoded.headers.clone())
@@ -258,7 +278,7 @@ impl Log {
         let error = match sent {
             Ok(acknowledgement) => match acknowledgement.await {
                 // A duplicate is ours as well: sent before, and acknowledged with where it landed then.
-                Ok(acknowledgement) => return Ok(Published::At(acknowledgement.sequence)),
+                Ok(acknowledgement) => return Published::At(acknowledgement.sequence),
                 Err(error) => error,
             },
             Err(error) => error,
@@ -266,14 +286,15 @@ impl Log {
         match error_code(&error) {
             // Three replicas answer nearly every conflict with the second one.
             Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT) => {
-                Ok(Published::Conflict)
+                Published::Conflict
             }
-            // The server decided: it has not stored it, and asking again at once would not help.
-            Some(_) => Err(self.unavailable("appending to", &error).into()),
+            // The same event is on its way already: sent by us before, or by another replica for the same cause.
+            Some(ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT) => Published::Unknown(error.to_string()),
+            Some(_) => Published::Refused(self.unavailable("appending to", &error)),
             None if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
-                Err(self.unavailable("appending to", &error).into())
+                Published::Refused(self.unavailable("appending to", &error))
             }
-            None => Ok(Published::Unknown(error.to_string())),
+            None => Published::Unknown(error.to_string()),
         }
     }
 
@@ -325,6 +346,9 @@ impl Log {
     }
 
     pub(crate) async fn stream_handle(&self) -> Result<stream::Stream<()>, Unavailable> {
+        if !self.0.connection.is_up() {
+            return Err(self.unavailable("opening stream", &"not connected"));
+        }
         let jetstream = self.0.connection.jetstream();
         jetstream
             .get_stream_no_info(&self.0.name)

@@ -92,6 +92,8 @@ impl Connection {
             .max_reconnects(None)
             .reconnect_delay_callback(|attempt| Duration::from_millis(50 * (attempt as u64).min(20)))
             .request_timeout(Some(REQUEST_TIMEOUT))
+            // A server that freezes is left for another within seconds.
+            .ping_interval(Duration::from_secs(5))
             // A burst of acknowledgements must not make a consumer of ours a slow one.
             .subscription_capacity(64 * 1024)
             .event_callback(async |event| tracing::info!(nats.event = %event, "nats connection"))

@@ -1,9 +1,12 @@
 //! Reactors: somebody's events turned into commands of ours, by durable consumers.
 
 use std::{
+    collections::{HashMap, VecDeque},
     fmt::Display,
     future::Future,
-    hash::{DefaultHasher, Hash, Hasher},
+    marker::PhantomData,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -11,8 +14,8 @@ use async_nats::jetstream::{
     self, AckKind,
     consumer::{AckPolicy, DeliverPolicy, pull},
 };
-use futures::StreamExt;
-use tokio::sync::mpsc;
+use futures::{FutureExt, StreamExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -21,6 +24,7 @@ use crate::{
     dead_letters::DeadLetters,
     event::{self, Event, Recorded},
     log::Log,
+    nats::Connection,
 };
 
 /// How long the server waits for an acknowledgement before it delivers again.
@@ -30,10 +34,11 @@ const ACK_WAIT: Duration = Duration::from_secs(5);
 const PROGRESS: Duration = Duration::from_secs(2);
 /// How often the number of pending acknowledgements is looked up.
 const LOOK: Duration = Duration::from_secs(5);
-/// How many deliveries wait behind the one that a worker has in hand.
-const QUEUE: usize = 8;
-/// How many deliveries are asked for at a time, for each worker.
-const PULL: usize = 4;
+/// How long what runs at shutdown may take to finish. What is cut off comes again.
+const GRACE: Duration = Duration::from_secs(9);
+/// How long to wait before a consumer that failed is opened again, and after how many times in a row that is told.
+const REOPEN: Duration = Duration::from_millis(250);
+const TELL_EVERY: u32 = 20;
 
 /// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +60,8 @@ pub struct ReactorConfig {
 
 /// Lets `handle` see every event of `log`, at least once, until `shutdown`; then lets what runs finish.
 ///
-/// An error of `handle` is taken as passing: the event comes again, after a delay that grows with each delivery up to
-/// a minute. What cannot be decoded goes to `dead_letters` and does not come again.
+/// An error of `handle`, or a panic, is taken as passing: the event comes again, after a delay that grows with each
+/// delivery up to nearly a minute. What cannot be decoded goes to `dead_letters` and does not come again.
 pub async fn react<E, F, Fut, Error>(
     log: Log,
     config: ReactorConfig,
@@ -65,54 +70,60 @@ pub async fn react<E, F, Fut, Error>(
     shutdown: CancellationToken,
 ) where
     E: Event,
-    F: Fn(Recorded<E>) -> Fut + Clone + Send + Sync + 'static,
+    F: Fn(Recorded<E>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Reaction, Error>> + Send + 'static,
     Error: Display + Send + 'static,
 {
-    let workers = TaskTracker::new();
-    let queues: Vec<mpsc::Sender<jetstream::Message>> = (0..config.concurrency.max(1))
-        .map(|_| {
-            let (sender, receiver) = mpsc::channel(QUEUE);
-            let worker = Worker {
-                stream: log.name().to_owned(),
-                durable: config.durable,
-                dead_letters: dead_letters.clone(),
-                handle: handle.clone(),
-            };
-            workers.spawn(worker.run::<E, Fut, Error>(receiver));
-            sender
-        })
-        .collect();
-    workers.close();
-
+    let reactor = Arc::new(Reactor {
+        stream: log.name().to_owned(),
+        connection: log.connection().clone(),
+        durable: config.durable,
+        dead_letters,
+        handle,
+        lanes: Mutex::default(),
+        shutdown: shutdown.clone(),
+        event: PhantomData,
+    });
+    let (running, permits) = (TaskTracker::new(), Arc::new(Semaphore::new(config.concurrency.max(1))));
+    let mut failures = 0;
     while !shutdown.is_cancelled() {
-        let reason = tokio::select! {
-            () = shutdown.cancelled() => break,
-            reason = deliver(&log, &config, &queues) => reason,
+        let delivering = deliver(&log, &config, &reactor, &permits, &running);
+        let reason = match shutdown.run_until_cancelled(delivering).await {
+            None => break,
+            Some(Ok(())) => "the consumer ended".to_owned(),
+            Some(Err(error)) => error.to_string(),
         };
-        tracing::debug!(stream = log.name(), durable = config.durable, %reason, "a reactor's consumer is opened again");
-        tokio::select! {
-            () = shutdown.cancelled() => break,
-            () = tokio::time::sleep(Duration::from_millis(250)) => {}
+        failures += 1;
+        if failures % TELL_EVERY == 0 {
+            let stream = log.name();
+            tracing::warn!(stream, durable = config.durable, %reason, failures, "a reactor hears nothing");
         }
+        shutdown.run_until_cancelled(tokio::time::sleep(REOPEN)).await;
     }
-    drop(queues);
-    workers.wait().await;
+    running.close();
+    if tokio::time::timeout(GRACE, running.wait()).await.is_err() {
+        tracing::warn!(
+            stream = log.name(),
+            durable = config.durable,
+            "events in hand are cut off, and come again"
+        );
+    }
 }
 
-/// Hands deliveries to the workers until the consumer fails; returns why.
-async fn deliver(log: &Log, config: &ReactorConfig, queues: &[mpsc::Sender<jetstream::Message>]) -> String {
-    match try_deliver(log, config, queues).await {
-        Ok(()) => "the consumer ended".into(),
-        Err(error) => error.to_string(),
-    }
-}
-
-async fn try_deliver(
+/// Hands deliveries to the reactor until the consumer fails.
+async fn deliver<E, F, Fut, Error>(
     log: &Log,
     config: &ReactorConfig,
-    queues: &[mpsc::Sender<jetstream::Message>],
-) -> Result<(), async_nats::Error> {
+    reactor: &Arc<Reactor<E, F>>,
+    permits: &Arc<Semaphore>,
+    running: &TaskTracker,
+) -> Result<(), async_nats::Error>
+where
+    E: Event,
+    F: Fn(Recorded<E>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Reaction, Error>> + Send + 'static,
+    Error: Display + Send + 'static,
+{
     // Creates it, or brings one with older settings up to date.
     let mut consumer = log
         .stream_handle()
@@ -128,12 +139,10 @@ async fn try_deliver(
             ..Default::default()
         })
         .await?;
-    let mut messages = consumer
-        .stream()
-        .max_messages_per_batch(PULL * queues.len())
-        .heartbeat(Duration::from_secs(2))
-        .messages()
-        .await?;
+    // No more at a time than can be worked on: what waits here is not acknowledged meanwhile.
+    let batch = config.concurrency.max(1);
+    let mut messages =
+        consumer.stream().max_messages_per_batch(batch).heartbeat(Duration::from_secs(2)).messages().await?;
     let pending = metrics::gauge!("eventstore_pending_acks", "stream" => log.name().to_owned(), "durable" => config.durable);
     let mut look = tokio::time::interval(LOOK);
     loop {
@@ -143,49 +152,83 @@ async fn try_deliver(
                 None => return Ok(()),
             },
             _ = look.tick() => {
-                pending.set(consumer.info().await?.num_ack_pending as f64);
+                if let Ok(info) = consumer.info().await {
+                    pending.set(info.num_ack_pending as f64);
+                }
                 continue;
             }
         };
-        let mut hasher = DefaultHasher::new();
-        message.subject.hash(&mut hasher);
-        let queue = &queues[(hasher.finish() % queues.len() as u64) as usize];
-        if queue.send(message).await.is_err() {
-            return Ok(());
-        }
+        let permit = permits.clone().acquire_owned().await?;
+        reactor.take(message, permit, running);
     }
 }
 
-struct Worker<F> {
+/// A delivery and its right to be worked on.
+type Delivery = (jetstream::Message, OwnedSemaphorePermit);
+
+struct Reactor<E, F> {
     stream: String,
+    connection: Connection,
     durable: &'static str,
     dead_letters: DeadLetters,
     handle: F,
+    /// What waits behind an event of the same subject that is in hand. A subject without one has no lane.
+    lanes: Mutex<HashMap<String, VecDeque<Delivery>>>,
+    shutdown: CancellationToken,
+    event: PhantomData<fn() -> E>,
 }
 
-impl<F> Worker<F> {
-    async fn run<E, Fut, Error>(self, mut deliveries: mpsc::Receiver<jetstream::Message>)
-    where
-        E: Event,
-        F: Fn(Recorded<E>) -> Fut,
-        Fut: Future<Output = Result<Reaction, Error>>,
-        Error: Display,
-    {
-        while let Some(message) = deliveries.recv().await {
-            if let Err(error) = self.deal_with::<E, Fut, Error>(&message).await {
-                // The server will deliver it again, as it has not heard of us.
-                tracing::debug!(stream = self.stream, %error, "a delivery was not acknowledged");
-            }
+impl<E, F, Fut, Error> Reactor<E, F>
+where
+    E: Event,
+    F: Fn(Recorded<E>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Reaction, Error>> + Send + 'static,
+    Error: Display + Send + 'static,
+{
+    /// Works on the delivery, after those of the same subject.
+    fn take(
+        self: &Arc<Self>,
+        message: jetstream::Message,
+        permit: OwnedSemaphorePermit,
+        running: &TaskTracker,
+    ) {
+        let subject = message.subject.to_string();
+        if let Some(lane) = self.lanes().get_mut(&subject) {
+            lane.push_back((message, permit));
+            return;
         }
+        self.lanes().insert(subject.clone(), VecDeque::new());
+        let reactor = Arc::clone(self);
+        running.spawn(async move {
+            let mut next = Some((message, permit));
+            while let Some((message, _permit)) = next {
+                if let Err(error) = reactor.deal_with(&message).await {
+                    // The server will deliver it again, as it has not heard of us.
+                    tracing::debug!(stream = reactor.stream, %error, "a delivery was not acknowledged");
+                }
+                next = reactor.next_of(&subject);
+            }
+        });
     }
 
-    async fn deal_with<E, Fut, Error>(&self, message: &jetstream::Message) -> Result<(), async_nats::Error>
-    where
-        E: Event,
-        F: Fn(Recorded<E>) -> Fut,
-        Fut: Future<Output = Result<Reaction, Error>>,
-        Error: Display,
-    {
+    /// What waits on the lane. At its end, and at shutdown, the lane is closed: what still waits comes again.
+    fn next_of(&self, subject: &str) -> Option<Delivery> {
+        let mut lanes = self.lanes();
+        let next = match self.shutdown.is_cancelled() {
+            true => None,
+            false => lanes.get_mut(subject).and_then(VecDeque::pop_front),
+        };
+        if next.is_none() {
+            lanes.remove(subject);
+        }
+        next
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, HashMap<String, VecDeque<Delivery>>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn deal_with(&self, message: &jetstream::Message) -> Result<(), async_nats::Error> {
         let info = message.info()?;
         let (sequence, delivered) = (info.stream_sequence, info.delivered.unsigned_abs());
         metrics::counter!("eventstore_deliveries_total", "stream" => self.stream.clone(), "durable" => self.durable)
@@ -209,19 +252,31 @@ impl<F> Worker<F> {
             messaging.nats.delivery = delivered,
         );
         let _ = span.set_parent(recorded.trace_context());
-        match self.in_progress(message, (self.handle)(recorded).instrument(span)).await {
-            Ok(Reaction::Done) => message.ack().await,
-            // Confirmed: an unheard NAK would let the event rest for the whole ack wait.
-            Ok(Reaction::Later(delay)) => message.double_ack_with(AckKind::Nak(Some(delay))).await,
-            Err(error) => {
-                let delay = backoff(delivered);
-                tracing::warn!(
-                    stream = self.stream, durable = self.durable, sequence, delivered, %error,
-                    "an event will be handled again in {delay:?}"
-                );
-                message.ack_with(AckKind::Nak(Some(delay))).await
-            }
+        let work = AssertUnwindSafe(async { (self.handle)(recorded).await }).catch_unwind().instrument(span);
+        let worked = self.in_progress(message, work).await;
+        if !self.connection.is_up() {
+            // Nobody hears us, and what is sent now would only pile up. It comes again.
+            return Ok(());
         }
+        let failure = match worked {
+            Ok(Ok(Reaction::Done)) => return message.ack().await,
+            // Confirmed: an unheard NAK would let the event rest for the whole ack wait.
+            Ok(Ok(Reaction::Later(delay))) => {
+                return message.double_ack_with(AckKind::Nak(Some(delay))).await;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it made its handler panic".to_owned(),
+        };
+        let delay = backoff(delivered);
+        tracing::warn!(
+            stream = self.stream,
+            durable = self.durable,
+            sequence,
+            delivered,
+            error = failure,
+            "an event will be handled again in {delay:?}"
+        );
+        message.ack_with(AckKind::Nak(Some(delay))).await
     }
 
     /// Awaits `work` and keeps the server from delivering the event again meanwhile.
@@ -230,9 +285,10 @@ impl<F> Worker<F> {
         loop {
             match tokio::time::timeout(PROGRESS, &mut work).await {
                 Ok(result) => return result,
-                Err(_) => {
+                Err(_) if self.connection.is_up() => {
                     let _ = message.ack_with(AckKind::Progress).await;
                 }
+                Err(_) => {}
             }
         }
     }
@@ -254,7 +310,7 @@ impl<F> Worker<F> {
     }
 }
 
-/// 100 ms, 200 ms, … up to a minute.
+/// 100 ms, 200 ms, … up to nearly a minute.
 fn backoff(delivered: u64) -> Duration {
-    Duration::from_millis(100 << delivered.clamp(1, 10).saturating_sub(1)).min(Duration::from_secs(60))
+    Duration::from_millis(100 << delivered.clamp(1, 10).saturating_sub(1))
 }

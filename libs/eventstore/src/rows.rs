@@ -69,7 +69,7 @@ fn head_key(subject: &str) -> Vec<u8> {
     key
 }
 
-/// The rows cannot be read: the disk, or damage. They come back from the log at the next start.
+/// The rows cannot be read: the disk, or damage, or they are being replayed from the log.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("a projection's rows cannot be read: {0}")]
 pub struct ReadError(String);

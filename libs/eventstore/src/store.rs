@@ -91,7 +91,10 @@ impl Store {
     /// When the settings cannot work or the database directory cannot be used. A server that does not answer is not
     /// an error: [`Store::readiness`] tells.
     pub async fn open(config: StoreConfig, shutdown: CancellationToken) -> Result<Self, StartError> {
-        let database = Database::open(&config.database, config.cache_bytes)?;
+        // It reads every row, which may take a while.
+        let (path, cache_bytes) = (config.database.clone(), config.cache_bytes);
+        let opened = tokio::task::spawn_blocking(move || Database::open(&path, cache_bytes));
+        let database = opened.await.map_err(std::io::Error::other)??;
         let connection = Connection::open(config.nats.clone()).await?;
         Ok(Self(Arc::new(Inner {
             config,
@@ -122,13 +125,15 @@ impl Store {
                 match Log::create(&self.0.connection, &config).await {
                     Ok(_) => break,
                     Err(OpenError::Unavailable(error)) => {
-                        tracing::info!(%error, "waiting for nats");
+                        tracing::warn!(%error, "waiting for nats");
                         tokio::select! {
                             () = self.0.shutdown.cancelled() => return Ok(()),
                             () = tokio::time::sleep(Duration::from_millis(500)) => {}
                         }
                     }
-                    Err(error @ OpenError::Different { .. }) => return Err(error.into()),
+                    Err(error @ (OpenError::Different { .. } | OpenError::Alone { .. })) => {
+                        return Err(error.into());
+                    }
                 }
             }
         }

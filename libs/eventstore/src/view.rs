@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -11,7 +12,7 @@ use async_nats::jetstream::{
     self,
     consumer::{DeliverPolicy, ReplayPolicy, pull},
 };
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{Notify, broadcast, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -72,6 +73,8 @@ impl<P: Projection> fmt::Debug for View<P> {
 struct Inner<P: Projection> {
     log: Log,
     dead_letters: DeadLetters,
+    tasks: TaskTracker,
+    closed: CancellationToken,
     tree: Tree,
     condition: watch::Sender<Condition>,
     waiters: Mutex<Waiters>,
@@ -123,6 +126,30 @@ impl Waiters {
     }
 }
 
+/// One who waits. Whoever gives up, or is dropped with the request that it waits for, leaves nothing behind.
+struct Waiting<'a> {
+    waiters: &'a Mutex<Waiters>,
+    sequence: u64,
+    applied: Option<oneshot::Receiver<()>>,
+}
+
+impl Waiting<'_> {
+    /// Whether it was applied.
+    async fn wait(mut self) -> bool {
+        match &mut self.applied {
+            Some(applied) => applied.await.is_ok(),
+            None => false,
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.applied = None;
+        lock(self.waiters).forget(self.sequence);
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -164,6 +191,8 @@ impl<P: Projection> View<P> {
         let view = Self(Arc::new(Inner {
             log,
             dead_letters,
+            tasks: tasks.clone(),
+            closed: closed.clone(),
             tree,
             condition: watch::Sender::new(Condition::CatchingUp { applied: 0, end: None }),
             waiters: Mutex::default(),
@@ -173,9 +202,10 @@ impl<P: Projection> View<P> {
         }));
         let runner = view.clone();
         tasks.spawn(async move {
-            tokio::select! {
-                () = closed.cancelled() => {}
-                () = runner.run() => {}
+            // sled may panic where its files are damaged. Nothing is applied after that, so nobody is to rely on it.
+            let running = AssertUnwindSafe(runner.run()).catch_unwind();
+            if let Some(Err(_)) = closed.run_until_cancelled(running).await {
+                runner.0.condition.send_replace(Condition::Broken("it panicked".into()));
             }
         });
         Ok(view)
@@ -238,7 +268,7 @@ impl<P: Projection> View<P> {
         let result = read(&self.0.tree);
         // Asked afterwards: rows that were being wiped meanwhile look like rows that never were.
         if *self.0.condition.borrow() != Condition::Live {
-            return Err(ReadError::new("they are being replayed"));
+            return Err(ReadError::new("they are not all there"));
         }
         if result.is_err() {
             self.0.damaged.notify_one();
@@ -258,13 +288,14 @@ impl<P: Projection> View<P> {
             }
             let (sender, receiver) = oneshot::channel();
             waiters.waiting.entry(sequence).or_default().push(sender);
-            receiver
+            Waiting { waiters: &self.0.waiters, sequence, applied: Some(receiver) }
         };
-        if let Ok(Ok(())) = tokio::time::timeout(patience, applied).await {
-            return Ok(());
+        match tokio::time::timeout(patience, applied.wait()).await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => {
+                Err(WaitError::TimedOut { projection: P::NAME, stream: self.0.log.name().into(), sequence })
+            }
         }
-        lock(&self.0.waiters).forget(sequence);
-        Err(WaitError::TimedOut { projection: P::NAME, stream: self.0.log.name().into(), sequence })
     }
 
     /// Waits until everything is applied that the stream holds at this moment: afterwards, what is not here does
@@ -362,9 +393,10 @@ impl<P: Projection> View<P> {
             Err(reason) => return Stopped::Waiting(reason),
         };
 
-        let mut watchdog = tokio::time::interval(WATCHDOG);
+        // The first look is a whole period away: what was asked for takes a round trip to come.
+        let mut watchdog = tokio::time::interval_at(tokio::time::Instant::now() + WATCHDOG, WATCHDOG);
         watchdog.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut applied_at_last_tick = checkpoint.sequence;
+        let (mut applied_then, mut end_then) = (checkpoint.sequence, checkpoint.sequence);
         let mut told = Instant::now();
         loop {
             tokio::select! {
@@ -381,20 +413,21 @@ impl<P: Projection> View<P> {
                     }
                 }
                 _ = watchdog.tick() => {
-                    let now = match self.0.log.state().await {
-                        Ok(Some(now)) => now,
-                        Ok(None) => return Stopped::Waiting("the stream is gone".into()),
-                        Err(_) => continue,
+                    let now = match tokio::time::timeout(WATCHDOG / 2, self.0.log.state()).await {
+                        Ok(Ok(Some(now))) => now,
+                        Ok(Ok(None)) => return Stopped::Waiting("the stream is gone".into()),
+                        Ok(Err(_)) | Err(_) => continue,
                     };
                     let lag = now.last_sequence.saturating_sub(checkpoint.sequence);
                     metrics::gauge!("eventstore_projection_lag_events", "projection" => P::NAME).set(lag as f64);
                     if now.created != state.created || now.last_sequence < checkpoint.sequence {
                         return Stopped::Stalled;
                     }
-                    if lag > 0 && checkpoint.sequence == applied_at_last_tick {
+                    // It was behind a whole period ago, and nothing has come since.
+                    if checkpoint.sequence == applied_then && checkpoint.sequence < end_then {
                         return Stopped::Stalled;
                     }
-                    applied_at_last_tick = checkpoint.sequence;
+                    (applied_then, end_then) = (checkpoint.sequence, now.last_sequence);
                 }
                 () = self.0.damaged.notified() => {
                     return Stopped::Damaged(ReadError::new("a row could not be read"));
@@ -448,13 +481,14 @@ impl<P: Projection> View<P> {
     /// Folds a batch into rows and writes them with the checkpoint behind it, atomically.
     fn apply(&self, batch: Vec<Delivery>, from: Checkpoint) -> Result<Checkpoint, Stopped> {
         let mut rows = Rows::new(&self.0.tree);
-        let mut checkpoint = from;
+        let (mut checkpoint, mut already_applied) = (from, 0);
         let mut applied = Vec::with_capacity(batch.len());
         for delivery in batch {
             // The consumer heals itself; when it cannot, the watchdog sees that nothing moves.
             let Ok(message) = delivery else { continue };
             let Ok(sequence) = message.info().map(|info| info.stream_sequence) else { continue };
             if sequence <= checkpoint.sequence {
+                already_applied += 1;
                 continue;
             }
             checkpoint.sequence = sequence;
@@ -487,6 +521,10 @@ impl<P: Projection> View<P> {
             }
             rows.put_head(&subject, &head);
         }
+        if already_applied > 0 && checkpoint == from {
+            // The consumer healed itself by starting over from the beginning of the stream.
+            return Err(Stopped::Stalled);
+        }
         rows.commit(checkpoint).map_err(Stopped::Damaged)?;
         self.announce(applied);
         Ok(checkpoint)
@@ -495,7 +533,7 @@ impl<P: Projection> View<P> {
     /// Copies what is no event to the dead letters, beside the projecting: that must not wait for an append.
     fn bury(&self, sequence: u64, message: jetstream::Message, reason: String) {
         let view = self.clone();
-        tokio::spawn(async move {
+        let burying = async move {
             let Inner { log, dead_letters, .. } = &*view.0;
             let reader = format!("{}-{}", log.source(), P::NAME);
             for delay in [1, 2, 4, 8, 16, 32] {
@@ -513,7 +551,9 @@ impl<P: Projection> View<P> {
                 reason,
                 "skipped what is no event, without a dead letter"
             );
-        });
+        };
+        let closed = self.0.closed.clone();
+        self.0.tasks.spawn(async move { closed.run_until_cancelled(burying).await });
     }
 
     fn announce(&self, applied: Vec<Arc<Recorded<P::Event>>>) {

@@ -4,7 +4,10 @@ mod support;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -45,10 +48,12 @@ where
     let dead_letters = dead_letters(connection).await;
     let seen = seen.clone();
     let handle = move |recorded: Recorded<AccountEvent>| {
-        let mut seen = seen.lock().unwrap();
         let this = (recorded.subject.clone(), recorded.version);
-        let before = seen.iter().filter(|other| **other == this).count();
-        seen.push(this);
+        let before = {
+            let mut seen = seen.lock().unwrap();
+            seen.push(this.clone());
+            seen.iter().filter(|other| **other == this).count() - 1
+        };
         std::future::ready(answer(&recorded, before))
     };
     let reactor = tokio::spawn(react(log, CONFIG, dead_letters, handle, shutdown.clone()));
@@ -120,6 +125,58 @@ async fn what_failed_comes_again() {
     until("handled three times", || seen.lock().unwrap().len() == 3).await;
     shutdown.cancel();
     reactor.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_makes_its_handler_panic_comes_again_and_stops_nobody() {
+    let (_server, connection, log) = server().await;
+    for account in 0..20 {
+        append(&log, account, 0, 0).await;
+    }
+    let seen = Seen::default();
+    let panic_once = |recorded: &Recorded<AccountEvent>, before: usize| {
+        assert!(before > 0 || recorded.subject != subject(7), "the first time");
+        Ok(Reaction::Done)
+    };
+    let (reactor, shutdown) = start(&connection, &seen, panic_once).await;
+    let handled = |account| {
+        let seen = seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        seen.iter().filter(|(seen, _)| *seen == subject(account)).count()
+    };
+    until("all handled, one twice", || (0..20).all(|account| handled(account) > usize::from(account == 7)))
+        .await;
+    shutdown.cancel();
+    reactor.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_finishes_what_runs_and_begins_nothing_new() {
+    let (_server, connection, log) = server().await;
+    let mut last = 0;
+    for version in 0..5 {
+        last = append(&log, 1, version, last).await;
+    }
+    let shutdown = CancellationToken::new();
+    let (begun, finished) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let handle = {
+        let (begun, finished, shutdown) = (begun.clone(), finished.clone(), shutdown.clone());
+        move |_: Recorded<AccountEvent>| {
+            let (begun, finished, shutdown) = (begun.clone(), finished.clone(), shutdown.clone());
+            async move {
+                begun.fetch_add(1, Ordering::SeqCst);
+                shutdown.cancelled().await;
+                finished.fetch_add(1, Ordering::SeqCst);
+                Ok::<_, String>(Reaction::Done)
+            }
+        }
+    };
+    let log = Log::reader(&connection, "ACCOUNTS", "audit");
+    let dead_letters = dead_letters(&connection).await;
+    let reactor = tokio::spawn(react(log, CONFIG, dead_letters, handle, shutdown.clone()));
+    until("begun", || begun.load(Ordering::SeqCst) == 1).await;
+    shutdown.cancel();
+    reactor.await.unwrap();
+    assert_eq!((begun.load(Ordering::SeqCst), finished.load(Ordering::SeqCst)), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

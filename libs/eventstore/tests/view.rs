@@ -5,8 +5,9 @@ mod support;
 use std::path::Path;
 
 use async_nats::HeaderMap;
-use eventstore::{Cause, Log, StreamConfig};
+use eventstore::{Cause, Condition, Database, DeadLetters, Log, Projection, StreamConfig, View};
 use support::{AccountEvent, Bank, Overdrawn, PATIENCE, balances, connect, server, stream, subject, until};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 async fn some_history(bank: &Bank) {
     for round in 0..20 {
@@ -129,6 +130,29 @@ async fn damaged_rows_come_back_the_same() {
         assert_eq!(balances(&bank.view), before, "seed {seed}");
         bank.close().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_turns_out_to_be_damaged_has_all_of_them_replayed() {
+    let (_server, _, log) = server().await;
+    let directory = tempfile::tempdir().unwrap();
+    let bank = Bank::<1>::open(directory.path(), &log);
+    bank.live().await;
+    some_history(&bank).await;
+    let before = balances(&bank.view);
+
+    // Read as what it is not, a row is as good as damaged.
+    let mistaken = eventstore::Table::<String>::new("balances");
+    assert!(bank.view.get(&mistaken, subject(3).as_bytes()).is_err());
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while bank.view.condition() == eventstore::Condition::Live {
+        assert!(tokio::time::Instant::now() < deadline, "it is replayed");
+        // Not a sleep: a replay this short would pass unseen.
+        tokio::task::yield_now().await;
+    }
+    bank.live().await;
+    assert_eq!(balances(&bank.view), before);
+    bank.withdraw(3, 1).await.unwrap();
 }
 
 /// Overwrites a stretch of every file below `directory` with noise.
@@ -287,6 +311,37 @@ async fn a_projection_goes_on_after_a_kill_of_the_server() {
     until("connected", || connection.is_up()).await;
     bank.withdraw(1, 5).await.unwrap();
     assert_eq!(balances(&bank.view), [(subject(1), 5)]);
+}
+
+/// A projection with a fault: it panics on a withdrawal.
+struct Faulty;
+
+impl Projection for Faulty {
+    type Event = AccountEvent;
+    type State = ();
+
+    const NAME: &'static str = "faulty";
+    const VERSION: u32 = 1;
+
+    fn evolve((): (), event: &AccountEvent) {
+        assert!(!matches!(event, AccountEvent::Withdrawn { .. }), "the fault");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_projection_that_panics_is_not_relied_on() {
+    let (_server, connection, log) = server().await;
+    let directory = tempfile::tempdir().unwrap();
+    let database = Database::open(&directory.path().join("bank"), 8 << 20).unwrap();
+    let (tasks, closed) = (TaskTracker::new(), CancellationToken::new());
+    let dead_letters = DeadLetters::new(&connection, "DEAD", "bank.dead", "bank");
+    let view = View::<Faulty>::start(&database, log.clone(), dead_letters, &tasks, closed.clone()).unwrap();
+    view.caught_up().await;
+    assert!(view.head(&subject(1)).is_ok());
+    log.append(&subject(1), &AccountEvent::Withdrawn { cents: 1 }, 0, 0, Cause::Command).await.unwrap();
+    until("broken", || matches!(view.condition(), Condition::Broken(_))).await;
+    assert!(view.head(&subject(1)).is_err());
+    closed.cancel();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    str::FromStr,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -9,6 +10,8 @@ use std::{
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use crate::{Env, env::Invalid};
 
 /// Whom a token was made out to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +48,17 @@ impl Keys {
         Self(Arc::new(Inner { sign: EncodingKey::from_secret(current), verify, validation }))
     }
 
+    /// Reads `JWT_KEY`, and `JWT_KEY_PREVIOUS` if it is set.
+    ///
+    /// # Errors
+    /// When a key is missing or shorter than 32 bytes: whoever has a token could guess it.
+    pub fn from_env(env: &Env) -> Result<Self, Invalid> {
+        let right = "a secret of at least 32 characters";
+        let current: Secret = env.secret("JWT_KEY", right)?;
+        let previous: Option<Secret> = env.optional_secret("JWT_KEY_PREVIOUS", right)?;
+        Ok(Self::new(current.0, previous.as_ref().map(|secret| secret.0.as_bytes())))
+    }
+
     /// A token for a user, good for `ttl` from now (whole seconds).
     pub fn sign(&self, id: Uuid, email: &str, ttl: Duration) -> String {
         let iat = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -57,6 +71,17 @@ impl Keys {
     pub fn verify(&self, token: &str) -> Option<User> {
         let decode = |key| jsonwebtoken::decode(token, key, &self.0.validation).ok();
         self.0.verify.iter().find_map(decode).map(|data| data.claims)
+    }
+}
+
+/// Long enough for HS256 (RFC 7518, section 3.2).
+struct Secret(String);
+
+impl FromStr for Secret {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        if text.len() < 32 { Err(()) } else { Ok(Self(text.to_owned())) }
     }
 }
 

@@ -35,7 +35,7 @@
 //! # }
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let env = web::Env::process();
-//! let keys = Keys::new(env.secret::<String>("JWT_KEY", "a secret of at least 32 characters")?, None);
+//! let keys = Keys::from_env(&env)?;
 //! let listener = Listener::bind(env.or("PORT", 3000, "a port number from 1 to 65535")?).await?;
 //! let health = Health::new();
 //! health.check("notes", || Status::Ready);
