@@ -81,8 +81,8 @@ async fn poison(system: &System, subject: String) -> (String, u64) {
     let mut headers = async_nats::HeaderMap::new();
     headers.insert("ce-type", "order:created");
     headers.insert("ce-id", uuid::Uuid::now_v7().to_string());
-    let published =
-        system.jetstream().await.publish_with_headers(subject, headers, "{\"version\":0}".into()).await;
+    let jetstream = system.jetstream().await;
+    let published = jetstream.publish_with_headers(subject, headers, "{\"version\":0}".into()).await;
     let acknowledged = published.unwrap().await.unwrap();
     (acknowledged.stream, acknowledged.sequence)
 }

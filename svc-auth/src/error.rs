@@ -1,6 +1,6 @@
 //! What can go wrong in svc-auth, and the one place where that becomes a status.
 
-use eventstore::{DecideError, ReadError, Unavailable, WaitError};
+use eventstore::{DecideError, Unavailable};
 use web::ApiError;
 
 use crate::{domain::Rejection, limits::TooMany, passwords, sealing};
@@ -17,10 +17,10 @@ pub enum Error {
     /// The client tries too often.
     #[error(transparent)]
     TooMany(#[from] TooMany),
-    /// Others were faster, every time.
-    #[error("too many conflicts")]
-    Conflicts,
-    /// The log does not answer, the projection is behind it, or there is too much to do.
+    /// The log or a projection of it lets us down.
+    #[error(transparent)]
+    Store(#[from] eventstore::Error),
+    /// There is too much to do.
     #[error("unavailable: {0}")]
     Unavailable(String),
     /// A fault of ours.
@@ -45,20 +45,7 @@ impl From<Rejection> for Error {
 
 impl From<Unavailable> for Error {
     fn from(error: Unavailable) -> Self {
-        Error::Unavailable(error.to_string())
-    }
-}
-
-impl From<WaitError> for Error {
-    fn from(error: WaitError) -> Self {
-        Error::Unavailable(error.to_string())
-    }
-}
-
-impl From<ReadError> for Error {
-    fn from(error: ReadError) -> Self {
-        // The rows are on their way back from the log.
-        Error::Unavailable(error.to_string())
+        Error::Store(error.into())
     }
 }
 
@@ -66,11 +53,7 @@ impl From<DecideError<Rejection>> for Error {
     fn from(error: DecideError<Rejection>) -> Self {
         match error {
             DecideError::Rejected(rejection) => rejection.into(),
-            DecideError::Conflicts => Error::Conflicts,
-            DecideError::Unavailable(error) => error.into(),
-            DecideError::Wait(error) => error.into(),
-            DecideError::Read(error) => error.into(),
-            DecideError::Append(error) => Error::Internal(error.to_string()),
+            DecideError::Failed(error) => Error::Store(error),
         }
     }
 }
@@ -100,7 +83,12 @@ impl From<Error> for ApiError {
                 let begun = u64::from(retry_after.subsec_nanos() > 0);
                 ApiError::too_many_requests(retry_after.as_secs() + begun)
             }
-            Error::Conflicts => ApiError::conflict(),
+            Error::Store(eventstore::Error::Conflicts) => ApiError::conflict(),
+            Error::Store(error) if error.may_pass() => {
+                tracing::warn!(%error, "request refused for now");
+                ApiError::unavailable(1)
+            }
+            Error::Store(error) => ApiError::internal(error),
             Error::Unavailable(reason) => {
                 tracing::warn!(%reason, "request refused for now");
                 ApiError::unavailable(1)

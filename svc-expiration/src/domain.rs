@@ -76,6 +76,19 @@ mod tests {
 
     proptest! {
         #[test]
+        fn however_often_it_comes_up_a_deadline_is_told_once(times in 0..20_usize) {
+            let order = OrderId(Uuid::from_u128(1));
+            let (mut deadline, mut told) = (Deadline::default(), 0);
+            for _ in 0..times {
+                if let Some(event) = complete(&deadline, order) {
+                    deadline = evolve(deadline, &event);
+                    told += 1;
+                }
+            }
+            prop_assert_eq!(told, times.min(1));
+        }
+
+        #[test]
         fn a_deadline_is_never_early_and_never_put_off_once_due(
             expires_at in 0..10_000_000_000_000_u64,
             now in 0..10_000_000_000_000_u64,

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use eventstore::{DecideError, ReadError, WaitError};
+use eventstore::DecideError;
 
 /// Why a reaction came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -10,10 +10,7 @@ pub enum Error {
     /// The deadline could not be told.
     #[error(transparent)]
     Decide(#[from] DecideError<Infallible>),
-    /// The projection is behind.
+    /// The log or a projection of it lets us down.
     #[error(transparent)]
-    Wait(#[from] WaitError),
-    /// The projection cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
+    Store(#[from] eventstore::Error),
 }

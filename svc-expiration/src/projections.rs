@@ -1,7 +1,7 @@
 //! What svc-expiration has read: the deadlines it told, and the orders that wait for a card.
 
 use contract::{ExpirationEvent, OrderEvent, OrderId, Timestamp};
-use eventstore::{Projection, ReadError, Recorded, Rows, Table, View};
+use eventstore::{Projection, Recorded, Rows, Table, View};
 
 use crate::domain::{self, Deadline};
 
@@ -48,6 +48,9 @@ impl Projection for Orders {
 }
 
 /// Until when the order waits for a card; `None` when it does not, or not any more.
-pub(crate) fn waits_until(orders: &View<Orders>, order: OrderId) -> Result<Option<Timestamp>, ReadError> {
+pub(crate) fn waits_until(
+    orders: &View<Orders>,
+    order: OrderId,
+) -> Result<Option<Timestamp>, eventstore::Error> {
     orders.get(&WAITING, order.as_bytes())
 }

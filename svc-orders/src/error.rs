@@ -1,6 +1,6 @@
 //! What can go wrong in svc-orders, and the one place where that becomes a status.
 
-use eventstore::{DecideError, ReadError, Unavailable, WaitError};
+use eventstore::DecideError;
 use web::ApiError;
 
 use crate::domain::Rejection;
@@ -14,12 +14,9 @@ pub enum Error {
     /// There is no such ticket or order.
     #[error("not found")]
     NotFound,
-    /// Others were faster, every time.
-    #[error("too many conflicts")]
-    Conflicts,
-    /// The log does not answer, or the projections are behind it.
-    #[error("unavailable: {0}")]
-    Unavailable(String),
+    /// The log or a projection of it lets us down.
+    #[error(transparent)]
+    Store(#[from] eventstore::Error),
     /// A fault of ours.
     #[error("internal: {0}")]
     Internal(String),
@@ -34,34 +31,11 @@ impl From<ApiError> for Error {
     }
 }
 
-impl From<Unavailable> for Error {
-    fn from(error: Unavailable) -> Self {
-        Error::Unavailable(error.to_string())
-    }
-}
-
-impl From<WaitError> for Error {
-    fn from(error: WaitError) -> Self {
-        Error::Unavailable(error.to_string())
-    }
-}
-
-impl From<ReadError> for Error {
-    fn from(error: ReadError) -> Self {
-        // The rows are on their way back from the log.
-        Error::Unavailable(error.to_string())
-    }
-}
-
 impl From<DecideError<Rejection>> for Error {
     fn from(error: DecideError<Rejection>) -> Self {
         match error {
             DecideError::Rejected(rejection) => Error::Rejected(rejection),
-            DecideError::Conflicts => Error::Conflicts,
-            DecideError::Unavailable(error) => error.into(),
-            DecideError::Wait(error) => error.into(),
-            DecideError::Read(error) => error.into(),
-            DecideError::Append(error) => Error::Internal(error.to_string()),
+            DecideError::Failed(error) => Error::Store(error),
         }
     }
 }
@@ -78,11 +52,12 @@ impl From<Error> for ApiError {
             Error::Rejected(Rejection::Paid) => ApiError::bad_request("Cannot cancel an order that is paid"),
             Error::Rejected(Rejection::NotYourOrder) => ApiError::not_authorized(),
             Error::NotFound => ApiError::not_found(),
-            Error::Conflicts => ApiError::conflict(),
-            Error::Unavailable(reason) => {
-                tracing::warn!(%reason, "request refused for now");
+            Error::Store(eventstore::Error::Conflicts) => ApiError::conflict(),
+            Error::Store(error) if error.may_pass() => {
+                tracing::warn!(%error, "request refused for now");
                 ApiError::unavailable(1)
             }
+            Error::Store(error) => ApiError::internal(error),
             Error::Internal(reason) => ApiError::internal(reason),
             Error::Request(error) => error,
         }

@@ -5,7 +5,7 @@ use contract::{
     http::{HistoryEntry, Order, OrderTicket},
     stream::order_subject,
 };
-use eventstore::{Projection, ReadError, Recorded, Rows, Table, View};
+use eventstore::{Projection, Recorded, Rows, Table, View};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{self, TicketOrders};
@@ -62,7 +62,7 @@ pub(crate) fn shown(order: &domain::Order, version: u64) -> Order {
 }
 
 /// The order `id`.
-pub(crate) fn order(orders: &View<Orders>, id: OrderId) -> Result<Option<Order>, ReadError> {
+pub(crate) fn order(orders: &View<Orders>, id: OrderId) -> Result<Option<Order>, eventstore::Error> {
     orders.get(&BY_ID, id.as_bytes())
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn orders_of(
     buyer: UserId,
     after: Option<OrderId>,
     limit: usize,
-) -> Result<Vec<Order>, ReadError> {
+) -> Result<Vec<Order>, eventstore::Error> {
     let after = after.map(|id| joined(buyer.as_bytes(), id.as_bytes()));
     let ids =
         orders.scan(&BY_BUYER, buyer.as_bytes(), after.as_deref(), eventstore::Order::Ascending, limit)?;
@@ -80,13 +80,13 @@ pub(crate) fn orders_of(
 }
 
 /// The order's events, oldest first.
-pub(crate) fn history(orders: &View<Orders>, id: OrderId) -> Result<Vec<HistoryEntry>, ReadError> {
+pub(crate) fn history(orders: &View<Orders>, id: OrderId) -> Result<Vec<HistoryEntry>, eventstore::Error> {
     let entries = orders.scan(&HISTORY, id.as_bytes(), None, eventstore::Order::Ascending, usize::MAX)?;
     Ok(entries.into_iter().map(|(_, entry)| entry).collect())
 }
 
 /// The subject on which the order is decided about, if the order is known.
-pub(crate) fn subject_of(orders: &View<Orders>, id: OrderId) -> Result<Option<String>, ReadError> {
+pub(crate) fn subject_of(orders: &View<Orders>, id: OrderId) -> Result<Option<String>, eventstore::Error> {
     Ok(order(orders, id)?.map(|order| order_subject(order.ticket.id)))
 }
 

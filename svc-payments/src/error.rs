@@ -1,6 +1,6 @@
 //! What can go wrong in svc-payments, and the one place where that becomes a status.
 
-use eventstore::{DecideError, ReadError, Unavailable, WaitError};
+use eventstore::DecideError;
 use web::ApiError;
 
 use crate::domain::Rejection;
@@ -17,10 +17,10 @@ pub enum Error {
     /// There is no such order, or nobody has asked to pay for it.
     #[error("not found")]
     NotFound,
-    /// Others were faster, every time.
-    #[error("too many conflicts")]
-    Conflicts,
-    /// The log or Stripe does not answer, or the projections are behind the log.
+    /// The log or a projection of it lets us down.
+    #[error(transparent)]
+    Store(#[from] eventstore::Error),
+    /// Stripe does not answer.
     #[error("unavailable: {0}")]
     Unavailable(String),
     /// A fault of ours.
@@ -37,34 +37,11 @@ impl From<ApiError> for Error {
     }
 }
 
-impl From<Unavailable> for Error {
-    fn from(error: Unavailable) -> Self {
-        Error::Unavailable(error.to_string())
-    }
-}
-
-impl From<WaitError> for Error {
-    fn from(error: WaitError) -> Self {
-        Error::Unavailable(error.to_string())
-    }
-}
-
-impl From<ReadError> for Error {
-    fn from(error: ReadError) -> Self {
-        // The rows are on their way back from the log.
-        Error::Unavailable(error.to_string())
-    }
-}
-
 impl From<DecideError<Rejection>> for Error {
     fn from(error: DecideError<Rejection>) -> Self {
         match error {
             DecideError::Rejected(rejection) => Error::Rejected(rejection),
-            DecideError::Conflicts => Error::Conflicts,
-            DecideError::Unavailable(error) => error.into(),
-            DecideError::Wait(error) => error.into(),
-            DecideError::Read(error) => error.into(),
-            DecideError::Append(error) => Error::Internal(error.to_string()),
+            DecideError::Failed(error) => Error::Store(error),
         }
     }
 }
@@ -78,7 +55,12 @@ impl From<Error> for ApiError {
             }
             Error::Declined(reason) => ApiError::payment_required(reason),
             Error::NotFound => ApiError::not_found(),
-            Error::Conflicts => ApiError::conflict(),
+            Error::Store(eventstore::Error::Conflicts) => ApiError::conflict(),
+            Error::Store(error) if error.may_pass() => {
+                tracing::warn!(%error, "request refused for now");
+                ApiError::unavailable(1)
+            }
+            Error::Store(error) => ApiError::internal(error),
             Error::Unavailable(reason) => {
                 tracing::warn!(%reason, "request refused for now");
                 ApiError::unavailable(1)

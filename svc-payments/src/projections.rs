@@ -5,7 +5,7 @@ use contract::{
     http::{self, PaymentStatus},
     stream::payment_subject,
 };
-use eventstore::{Projection, ReadError, Recorded, Rows, Table, View};
+use eventstore::{Projection, Recorded, Rows, Table, View};
 
 use crate::domain::{self, Order, Payment, Status};
 
@@ -34,12 +34,18 @@ impl Projection for Payments {
 }
 
 /// The last try to pay for the order.
-pub(crate) fn payment_of(payments: &View<Payments>, order: OrderId) -> Result<Option<Payment>, ReadError> {
+pub(crate) fn payment_of(
+    payments: &View<Payments>,
+    order: OrderId,
+) -> Result<Option<Payment>, eventstore::Error> {
     Ok(payments.head(&payment_subject(order))?.state)
 }
 
 /// The try `id`, which need not be the last.
-pub(crate) fn payment(payments: &View<Payments>, id: PaymentId) -> Result<Option<Payment>, ReadError> {
+pub(crate) fn payment(
+    payments: &View<Payments>,
+    id: PaymentId,
+) -> Result<Option<Payment>, eventstore::Error> {
     payments.get(&TRIES, id.as_bytes())
 }
 
@@ -86,6 +92,6 @@ impl Projection for Orders {
 }
 
 /// The order `id`.
-pub(crate) fn order(orders: &View<Orders>, id: OrderId) -> Result<Option<Order>, ReadError> {
+pub(crate) fn order(orders: &View<Orders>, id: OrderId) -> Result<Option<Order>, eventstore::Error> {
     orders.get(&ORDERS, id.as_bytes())
 }

@@ -1,6 +1,6 @@
 //! What can go wrong in svc-tickets, and the one place where that becomes a status.
 
-use eventstore::{DecideError, ReadError, Unavailable, WaitError};
+use eventstore::DecideError;
 use web::ApiError;
 
 use crate::domain::Rejection;
@@ -11,12 +11,9 @@ pub enum Error {
     /// The rules say no.
     #[error("rejected: {0:?}")]
     Rejected(Rejection),
-    /// Others were faster, every time.
-    #[error("too many conflicts")]
-    Conflicts,
-    /// The log does not answer, or the projections are behind it.
-    #[error("unavailable: {0}")]
-    Unavailable(String),
+    /// The log or a projection of it lets us down.
+    #[error(transparent)]
+    Store(#[from] eventstore::Error),
     /// A fault of ours.
     #[error("internal: {0}")]
     Internal(String),
@@ -37,34 +34,11 @@ impl From<ApiError> for Error {
     }
 }
 
-impl From<Unavailable> for Error {
-    fn from(error: Unavailable) -> Self {
-        Error::Unavailable(error.to_string())
-    }
-}
-
-impl From<WaitError> for Error {
-    fn from(error: WaitError) -> Self {
-        Error::Unavailable(error.to_string())
-    }
-}
-
-impl From<ReadError> for Error {
-    fn from(error: ReadError) -> Self {
-        // The rows are on their way back from the log.
-        Error::Unavailable(error.to_string())
-    }
-}
-
 impl From<DecideError<Rejection>> for Error {
     fn from(error: DecideError<Rejection>) -> Self {
         match error {
             DecideError::Rejected(rejection) => rejection.into(),
-            DecideError::Conflicts => Error::Conflicts,
-            DecideError::Unavailable(error) => error.into(),
-            DecideError::Wait(error) => error.into(),
-            DecideError::Read(error) => error.into(),
-            DecideError::Append(error) => Error::Internal(error.to_string()),
+            DecideError::Failed(error) => Error::Store(error),
         }
     }
 }
@@ -75,11 +49,12 @@ impl From<Error> for ApiError {
             Error::Rejected(Rejection::NoSuchTicket) => ApiError::not_found(),
             Error::Rejected(Rejection::NotYourTicket) => ApiError::not_authorized(),
             Error::Rejected(Rejection::Held) => ApiError::bad_request("Cannot edit a reserved ticket"),
-            Error::Conflicts => ApiError::conflict(),
-            Error::Unavailable(reason) => {
-                tracing::warn!(%reason, "request refused for now");
+            Error::Store(eventstore::Error::Conflicts) => ApiError::conflict(),
+            Error::Store(error) if error.may_pass() => {
+                tracing::warn!(%error, "request refused for now");
                 ApiError::unavailable(1)
             }
+            Error::Store(error) => ApiError::internal(error),
             Error::Internal(reason) => ApiError::internal(reason),
             Error::Request(error) => error,
         }

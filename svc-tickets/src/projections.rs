@@ -4,7 +4,7 @@ use contract::{
     TicketEvent, TicketId,
     http::{self, TicketStatus},
 };
-use eventstore::{Order, Projection, ReadError, Recorded, Rows, Table, View};
+use eventstore::{Order, Projection, Recorded, Rows, Table, View};
 
 use crate::domain::{self, Hold, Ticket};
 
@@ -65,7 +65,10 @@ pub(crate) fn shown(ticket: &Ticket, version: u64) -> http::Ticket {
 }
 
 /// The ticket `id`.
-pub(crate) fn ticket(tickets: &View<Tickets>, id: TicketId) -> Result<Option<http::Ticket>, ReadError> {
+pub(crate) fn ticket(
+    tickets: &View<Tickets>,
+    id: TicketId,
+) -> Result<Option<http::Ticket>, eventstore::Error> {
     tickets.get(&ALL, id.as_bytes())
 }
 
@@ -75,7 +78,7 @@ pub(crate) fn tickets(
     which: Which,
     after: Option<TicketId>,
     limit: usize,
-) -> Result<Vec<http::Ticket>, ReadError> {
+) -> Result<Vec<http::Ticket>, eventstore::Error> {
     let table = match which {
         Which::Available => &AVAILABLE,
         Which::All => &ALL,

@@ -3,10 +3,11 @@
 use std::{fmt, time::Duration};
 
 use crate::{
+    error::Error,
     event::Cause,
-    log::{AppendError, Appended, Log, Unavailable},
-    rows::{Head, ReadError},
-    view::{Projection, View, WaitError},
+    log::{AppendError, Appended, Log},
+    rows::Head,
+    view::{Projection, View},
 };
 
 /// How often a decision is taken again because the subject had moved on.
@@ -50,30 +51,9 @@ pub enum DecideError<R> {
     /// The domain says no.
     #[error("rejected")]
     Rejected(R),
-    /// Others were faster, every time.
-    #[error("too many conflicts")]
-    Conflicts,
-    /// The log does not answer. Whether the event is in it may be unknown.
+    /// It was not for the domain.
     #[error(transparent)]
-    Unavailable(#[from] Unavailable),
-    /// The event can never be appended.
-    #[error(transparent)]
-    Append(AppendError),
-    /// The projection has not come far enough in time.
-    #[error(transparent)]
-    Wait(WaitError),
-    /// The projection cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-}
-
-impl<R> From<WaitError> for DecideError<R> {
-    fn from(error: WaitError) -> Self {
-        match error {
-            WaitError::Unavailable(error) => DecideError::Unavailable(error),
-            error @ WaitError::TimedOut { .. } => DecideError::Wait(error),
-        }
-    }
+    Failed(#[from] Error),
 }
 
 impl<P: Projection> Decider<P> {
@@ -130,15 +110,15 @@ impl<P: Projection> Decider<P> {
                     tokio::time::sleep(jitter(attempt)).await;
                     self.is_current(subject, &head).await?;
                 }
-                Err(AppendError::Unavailable(error)) => return Err(DecideError::Unavailable(error)),
-                Err(error @ AppendError::Encode(_)) => return Err(DecideError::Append(error)),
+                Err(AppendError::Unavailable(error)) => return Err(DecideError::Failed(error.into())),
+                Err(AppendError::Encode(error)) => return Err(DecideError::Failed(error.into())),
             }
         }
-        Err(DecideError::Conflicts)
+        Err(DecideError::Failed(Error::Conflicts))
     }
 
     /// Whether nothing was appended to `subject` since `head`; if something was, returns once it is applied.
-    async fn is_current(&self, subject: &str, head: &Head<P::State>) -> Result<bool, WaitError> {
+    async fn is_current(&self, subject: &str, head: &Head<P::State>) -> Result<bool, Error> {
         let last = self.log.last_on(subject).await?;
         if last <= head.sequence {
             return Ok(true);

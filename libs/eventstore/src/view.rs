@@ -20,8 +20,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     database::Database,
     dead_letters::DeadLetters,
+    error::Error,
     event::{self, Event, Recorded},
-    log::{Log, StreamState, Unavailable, shown},
+    log::{Log, StreamState, shown},
     rows::{Checkpoint, Head, Order, ReadError, Rows, Table, Tree},
 };
 
@@ -154,24 +155,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Why a projection did not get as far as it was asked to.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum WaitError {
-    /// It takes too long.
-    #[error("projection {projection} has not reached sequence {sequence} of {stream} in time")]
-    TimedOut {
-        /// The projection.
-        projection: &'static str,
-        /// Its stream.
-        stream: String,
-        /// What was waited for.
-        sequence: u64,
-    },
-    /// The stream's end could not be asked.
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
-}
-
 impl<P: Projection> View<P> {
     /// Starts to project `log` into `database`, in a task of `tasks` that ends with `closed`. What is no event is
     /// skipped, and copied to `dead_letters`.
@@ -237,7 +220,7 @@ impl<P: Projection> View<P> {
     /// # Errors
     /// When the rows cannot be read, or are not all there: before the projection has caught up, and while it is
     /// replayed.
-    pub fn head(&self, subject: &str) -> Result<Head<P::State>, ReadError> {
+    pub fn head(&self, subject: &str) -> Result<Head<P::State>, Error> {
         self.read(|tree| tree.head(subject))
     }
 
@@ -245,7 +228,7 @@ impl<P: Projection> View<P> {
     ///
     /// # Errors
     /// When the rows cannot be read.
-    pub fn get<V: DeserializeOwned>(&self, table: &Table<V>, key: &[u8]) -> Result<Option<V>, ReadError> {
+    pub fn get<V: DeserializeOwned>(&self, table: &Table<V>, key: &[u8]) -> Result<Option<V>, Error> {
         self.read(|tree| tree.get(table, key))
     }
 
@@ -260,27 +243,27 @@ impl<P: Projection> View<P> {
         after: Option<&[u8]>,
         order: Order,
         limit: usize,
-    ) -> Result<Vec<(Vec<u8>, V)>, ReadError> {
+    ) -> Result<Vec<(Vec<u8>, V)>, Error> {
         self.read(|tree| tree.scan(table, prefix, after, order, limit))
     }
 
-    fn read<T>(&self, read: impl FnOnce(&Tree) -> Result<T, ReadError>) -> Result<T, ReadError> {
+    fn read<T>(&self, read: impl FnOnce(&Tree) -> Result<T, ReadError>) -> Result<T, Error> {
         let result = read(&self.0.tree);
         // Asked afterwards: rows that were being wiped meanwhile look like rows that never were.
         if *self.0.condition.borrow() != Condition::Live {
-            return Err(ReadError::new("they are not all there"));
+            return Err(ReadError::new("they are not all there").into());
         }
         if result.is_err() {
             self.0.damaged.notify_one();
         }
-        result
+        Ok(result?)
     }
 
     /// Waits until `sequence` is applied.
     ///
     /// # Errors
     /// When that takes longer than `patience`.
-    pub async fn wait_for(&self, sequence: u64, patience: Duration) -> Result<(), WaitError> {
+    pub async fn wait_for(&self, sequence: u64, patience: Duration) -> Result<(), Error> {
         let applied = {
             let mut waiters = lock(&self.0.waiters);
             if waiters.applied >= sequence {
@@ -293,7 +276,7 @@ impl<P: Projection> View<P> {
         match tokio::time::timeout(patience, applied.wait()).await {
             Ok(true) => Ok(()),
             Ok(false) | Err(_) => {
-                Err(WaitError::TimedOut { projection: P::NAME, stream: self.0.log.name().into(), sequence })
+                Err(Error::Late { projection: P::NAME, stream: self.0.log.name().into(), sequence })
             }
         }
     }
@@ -303,7 +286,7 @@ impl<P: Projection> View<P> {
     ///
     /// # Errors
     /// When the stream's end cannot be asked, or is not reached within `patience`.
-    pub async fn catch_up(&self, patience: Duration) -> Result<(), WaitError> {
+    pub async fn catch_up(&self, patience: Duration) -> Result<(), Error> {
         match self.0.log.state().await? {
             Some(state) => self.wait_for(state.last_sequence, patience).await,
             None => Ok(()),
