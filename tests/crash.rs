@@ -72,9 +72,9 @@ async fn payments_killed_around_each_call_to_stripe() {
         (Step::Capture, Mode::HoldAfter),
     ] {
         let purchase = reserved(&system).await;
-        system.stripe.add_fault(Fault { step: Some(step), mode, times: Some(1) });
+        system.stripe.add_fault(Fault { step: Some(step), mode, times: None });
         let paying = purchase.pay(&system);
-        tokio::time::timeout(support::PATIENCE, system.stripe.until_held(step)).await.expect("held in time");
+        until_held(&system, step, &paying).await;
         system.kill(Payments, 0).await;
         system.stripe.clear_faults();
         let _ = paying.await;
@@ -128,11 +128,9 @@ async fn orders_killed_before_they_hear_of_the_authorisation() {
 async fn orders_killed_before_they_hear_of_the_capture() {
     let mut system = System::start(Layout::default()).await;
     let purchase = reserved(&system).await;
-    system.stripe.add_fault(Fault { step: Some(Step::Capture), mode: Mode::HoldAfter, times: Some(1) });
+    system.stripe.add_fault(Fault { step: Some(Step::Capture), mode: Mode::HoldAfter, times: None });
     let paying = purchase.pay(&system);
-    tokio::time::timeout(support::PATIENCE, system.stripe.until_held(Step::Capture))
-        .await
-        .expect("held in time");
+    until_held(&system, Step::Capture, &paying).await;
     system.kill(Orders, 0).await;
     system.stripe.clear_faults();
     let _ = paying.await;
@@ -169,6 +167,18 @@ async fn expiration_killed_while_an_order_is_due() {
     restart(&mut system, Expiration).await;
     system.until_order(&purchase.buyer, &purchase.order, "cancelled").await;
     system.until_ticket(&purchase.ticket, "available").await;
+}
+
+/// Waits until Stripe hangs at the step.
+async fn until_held(system: &System, step: Step, paying: &JoinHandle<(reqwest::StatusCode, Value)>) {
+    let held = tokio::time::timeout(support::PATIENCE, system.stripe.until_held(step)).await;
+    assert!(
+        held.is_ok(),
+        "nothing is held at {step:?}; the answer to paying was given: {}; svc-payments says:\n{}\nsvc-orders says:\n{}",
+        paying.is_finished(),
+        system.log(Payments, 0),
+        system.log(Orders, 0),
+    );
 }
 
 async fn until_event(system: &System, stream: &str, event_type: &str) {
