@@ -21,6 +21,9 @@ use support::{
 };
 use uuid::Uuid;
 
+/// One after the other: what is measured here is not to be the other test's load.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Puts `count` orders into the log that are all due at the same moment, `ahead` of when the last of them is there.
 /// Returns the moment, and how many appends the log took a second.
 async fn orders_due_together(system: &System, count: usize, ahead: Duration) -> (Timestamp, f64) {
@@ -106,6 +109,7 @@ async fn until_cancelled(system: &System, count: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_orders_due_at_once_expire_within_a_second() {
+    let _alone = ALONE.lock().await;
     let system = deadlines_alone().await;
     let (due, _) = orders_due_together(&system, 1_000, Duration::from_secs(4)).await;
     let late = lateness(&system, due, 0, 1_000).await;
@@ -116,6 +120,7 @@ async fn a_thousand_orders_due_at_once_expire_within_a_second() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_thousand_orders_due_at_once_each_expire_once() {
+    let _alone = ALONE.lock().await;
     let mut system = deadlines_alone().await;
     let (due, rate) = orders_due_together(&system, 20_000, Duration::from_secs(6)).await;
     let late = lateness(&system, due, 0, 20_000).await;
