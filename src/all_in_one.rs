@@ -1,20 +1,17 @@
 //! Constructs and spawns: the five services behind one socket, and the stand-ins around them.
 
-use std::{
-    io::{self, Write},
-    net::Ipv4Addr,
-    time::Duration,
-};
+use std::{net::Ipv4Addr, time::Duration};
 
 use anyhow::Context;
 use contract::stream::{EXPIRATIONS, ORDERS, PAYMENTS, Stream, TICKETS, USERS};
-use sandbox::stripe::{StripeOptions, StripeSandbox};
+use sandbox::stripe::{Delivery, StripeOptions, StripeSandbox, WebhookEndpoint};
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use web::{Env, Front, env::Invalid};
 
 use crate::{
     own_nats::OwnNats,
+    say,
     settings::{Around, Settings},
 };
 
@@ -39,11 +36,15 @@ pub(crate) async fn run(env: &Env, shutdown: CancellationToken) -> anyhow::Resul
     web::metrics::handle();
     let settings = Settings::from_env(env)?;
     // All of it is read before anything is started, so that a wrong value is told at once.
-    Configs::from_env(&settings.for_services(env, &Around::unknown())?)?;
+    let known = settings.for_services(env, &Around::unknown())?;
+    Configs::from_env(&known)?;
     let socket = TcpListener::bind((Ipv4Addr::UNSPECIFIED, settings.port)).await;
     let socket = socket.with_context(|| format!("PORT {} cannot be listened on", settings.port))?;
+    let url = format!("http://127.0.0.1:{}/api/payments/webhook", socket.local_addr()?.port());
+    let secret = known.optional_secret("STRIPE_WEBHOOK_SECRET", "the signing secret of a webhook")?;
+    let webhook = secret.map(|secret| WebhookEndpoint { url, secret, delivery: Delivery::default() });
 
-    let Some(started) = shutdown.run_until_cancelled(StandIns::start(&settings)).await else {
+    let Some(started) = shutdown.run_until_cancelled(StandIns::start(&settings, webhook)).await else {
         return Ok(());
     };
     let stand_ins = started?;
@@ -62,7 +63,8 @@ struct StandIns {
 }
 
 impl StandIns {
-    async fn start(settings: &Settings) -> anyhow::Result<Self> {
+    /// A sandbox tells `webhook` what happens to money.
+    async fn start(settings: &Settings, webhook: Option<WebhookEndpoint>) -> anyhow::Result<Self> {
         let nats = match settings.nats_url {
             None => Some(OwnNats::start(&settings.data_dir.join("nats")).await?),
             Some(_) => None,
@@ -70,7 +72,8 @@ impl StandIns {
         let stripe = match settings.stripe_is_sandbox {
             true => {
                 let file = Some(settings.data_dir.join("stripe.jsonl"));
-                Some(StripeSandbox::start(StripeOptions { port: None, file }).await?)
+                let options = StripeOptions { port: None, file, webhooks: webhook.into_iter().collect() };
+                Some(StripeSandbox::start(options).await?)
             }
             false => None,
         };
@@ -203,11 +206,4 @@ fn summary(port: u16, around: &Around) -> String {
         None => format!("  {:14}  as STRIPE_KEY says: cards are charged if it is a live one", "stripe"),
     });
     lines.join("\n")
-}
-
-/// Tells whoever started this: on stdout, apart from the log. In one write, so that who reads up to a line finds
-/// the rest there too.
-fn say(text: &str) {
-    // Not `println!`: it panics when nobody reads any more, and that is no reason to stop.
-    let _ = io::stdout().write_all(format!("{text}\n").as_bytes());
 }

@@ -7,18 +7,22 @@
 //! | [`own_nats`] | the nats-server of this process, started again when it dies |
 //! | [`settings`] | what the environment says, and what is computed where it says nothing |
 //! | [`secrets`] | keys that nobody set: made once, kept |
+//! | [`stand_alone`] | a stand-in by itself |
 //! | [`variables`] | every variable that is read anywhere, for `--help` |
 
 mod all_in_one;
 mod own_nats;
 mod secrets;
 mod settings;
+mod stand_alone;
 mod variables;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
-use telemetry::LogFormat;
 use web::Env;
 
 /// The whole ticket marketplace in one process: five services, their log, and a sandbox for what is outside.
@@ -34,6 +38,15 @@ enum Command {
     /// Runs everything until Ctrl-C; this is what happens without a subcommand
     #[default]
     Run,
+    /// Runs a stand-in for something outside by itself, until Ctrl-C
+    #[command(subcommand)]
+    Sandbox(Sandbox),
+}
+
+#[derive(Subcommand)]
+enum Sandbox {
+    /// A small Stripe on 127.0.0.1, which never charges a card
+    Stripe(stand_alone::Stripe),
 }
 
 #[tokio::main]
@@ -51,9 +64,16 @@ async fn main() -> ExitCode {
 
 async fn execute(command: Command) -> anyhow::Result<()> {
     let env = Env::process();
-    let log_format = env.or("LOG_FORMAT", LogFormat::Pretty, "pretty or json")?;
-    let _telemetry = telemetry::init(telemetry::Settings { service: "ticketing".into(), log_format });
+    let _telemetry = telemetry::init(web::telemetry_settings(&env, "ticketing")?);
     match command {
         Command::Run => all_in_one::run(&env, web::shutdown_signal()).await,
+        Command::Sandbox(Sandbox::Stripe(stripe)) => stripe.run(web::shutdown_signal()).await,
     }
+}
+
+/// Tells whoever started this: on stdout, apart from the log. In one write, so that who reads up to a line finds
+/// the rest there too.
+fn say(text: &str) {
+    // Not `println!`: it panics when nobody reads any more, and that is no reason to stop.
+    let _ = io::stdout().write_all(format!("{text}\n").as_bytes());
 }

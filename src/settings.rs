@@ -55,9 +55,14 @@ impl Settings {
             computed.insert("STRIPE_API_BASE", url.clone());
             computed.insert("STRIPE_KEY", "sk_test_sandbox".into());
         }
-        for (name, file) in [("JWT_KEY", "jwt.key"), ("MASTER_KEY", "master.key")] {
+        let mut keys = vec![("JWT_KEY", "", "jwt.key"), ("MASTER_KEY", "", "master.key")];
+        if self.stripe_is_sandbox {
+            keys.push(("STRIPE_WEBHOOK_SECRET", "whsec_", "stripe-webhook.key"));
+        }
+        for (name, prefix, file) in keys {
             if said(env, name).is_none() {
-                computed.insert(name, secrets::kept(&self.data_dir.join(file))?);
+                let key = secrets::kept(&self.data_dir.join(file))?;
+                computed.insert(name, format!("{prefix}{key}"));
             }
         }
         let env = env.clone();

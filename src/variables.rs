@@ -1,7 +1,7 @@
 //! Every environment variable that the all-in-one or one of its services reads, for `--help`.
 
 /// Name, default, meaning.
-const VARIABLES: [(&str, &str, &str); 20] = [
+const VARIABLES: [(&str, &str, &str); 26] = [
     ("PORT", "3000", "where the API is; 0 is a free port"),
     ("DATA_DIR", "./data", "projections, and what is kept for the stand-ins: log, sandbox, keys"),
     ("NATS_URL", "unset", "where NATS is; unset: a nats-server of its own, its log in DATA_DIR/nats"),
@@ -23,7 +23,17 @@ const VARIABLES: [(&str, &str, &str); 20] = [
     ("EXPIRATION_WINDOW_SECONDS", "900", "how long a reservation lasts without a payment"),
     ("STRIPE_KEY", "unset", "Stripe's secret key; unset: a sandbox, and no card is ever charged"),
     ("STRIPE_API_BASE", "Stripe's own", "another server that answers as Stripe does; needs STRIPE_KEY"),
+    ("STRIPE_TIMEOUT_SECONDS", "8", "how long Stripe may take for an answer before it is asked again"),
+    (
+        "STRIPE_WEBHOOK_SECRET",
+        "made once",
+        "what Stripe signs its webhook with, whsec_…; made, and kept in DATA_DIR, for the sandbox alone",
+    ),
+    ("STRIPE_WEBHOOK_SECRET_PREVIOUS", "unset", "the secret before; what it signed is still believed"),
+    ("RECONCILE_SECONDS", "300", "how often the log and Stripe are laid side by side"),
     ("CURRENCY", "usd", "what is charged in"),
+    ("JAEGER_COLLECTOR_URL", "unset", "where spans go: grpc://host:4317 or http://host:4318"),
+    ("TRACE_SAMPLE_RATIO", "1.0", "which part of the traces that begin here is exported"),
     ("LOG_FORMAT", "pretty", "how the log on stderr looks: pretty or json"),
     ("RUST_LOG", "info", "what is logged: info, or warn,svc_orders=debug"),
 ];
@@ -31,7 +41,7 @@ const VARIABLES: [(&str, &str, &str); 20] = [
 /// The table that `--help` ends with.
 pub(crate) fn help() -> String {
     let row =
-        |(name, default, meaning): &(&str, &str, &str)| format!("  {name:26}  {default:12}  {meaning}\n");
+        |(name, default, meaning): &(&str, &str, &str)| format!("  {name:30}  {default:13}  {meaning}\n");
     let rows: String = VARIABLES.iter().map(row).collect();
     format!("Environment (name, default, meaning; empty counts as unset):\n{rows}")
 }

@@ -8,12 +8,20 @@ use std::{
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::Stdio,
+    time::UNIX_EPOCH,
 };
 
 use reqwest::{Client, StatusCode};
-use sandbox::nats::NatsServer;
+use sandbox::{
+    nats::NatsServer,
+    stripe::{StripeOptions, StripeSandbox, sign},
+};
 use serde_json::{Value, json};
-use support::{PATIENCE, send, text, within};
+use support::{
+    PATIENCE,
+    collector::{Answers, Collector, Span},
+    send, text, within,
+};
 use tempfile::TempDir;
 use tokio::time::timeout;
 use whole::{Whole, nats_servers_of};
@@ -104,6 +112,60 @@ async fn a_purchase_is_still_there_after_ctrl_c_and_a_new_start() {
     let (status, _) = Visitor::new().post(&whole, "/api/users/signin", again).await;
     assert_eq!(status, StatusCode::OK);
     assert!(whole.stop("TERM").await.success());
+}
+
+#[tokio::test]
+async fn the_sandbox_tells_of_what_happens_there_by_itself() {
+    let directory = TempDir::new().unwrap();
+    let whole = Whole::start(directory.path(), &[]).await;
+    let seller = Visitor::signed_up(&whole, "seller@example.com").await;
+    let buyer = Visitor::signed_up(&whole, "buyer@example.com").await;
+    let (_, ticket) = seller.list(&whole, "Concert").await;
+    let (_, order) = buyer.post(&whole, "/api/orders", json!({ "ticketId": ticket["id"] })).await;
+    let payment = json!({ "orderId": order["id"], "token": "pm_card_authenticationRequired" });
+    let (status, payment) = buyer.post(&whole, "/api/payments", payment).await;
+    assert_eq!((status, &payment["status"]), (StatusCode::ACCEPTED, &json!("requires_action")), "{payment}");
+
+    // The bank's page, where the buyer agrees. Nobody looks at the payment from here on.
+    let (_, sandbox) = whole.summary.last().unwrap().split_once("sandbox at ").unwrap();
+    let (sandbox, _) = sandbox.split_once(": ").unwrap();
+    let page = format!("{sandbox}/_sandbox/payment_intents/{}/authenticate", text(&payment["stripeId"]));
+    let answer = buyer.0.post(page).json(&json!({ "outcome": "succeeds" })).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    until(&whole, &buyer, &format!("/api/orders/{}", text(&order["id"])), "complete").await;
+
+    let key = fs::read_to_string(directory.path().join("data/stripe-webhook.key")).unwrap();
+    assert_eq!(key.trim_end().len(), 64);
+    assert!(!whole.log().contains(key.trim_end()));
+}
+
+#[tokio::test]
+async fn with_a_key_of_stripes_its_webhook_is_believed_by_the_secrets_that_are_set() {
+    let stripe = StripeSandbox::start(StripeOptions::default()).await.unwrap();
+    let directory = TempDir::new().unwrap();
+    let variables = [
+        ("STRIPE_KEY", "sk_test_1"),
+        ("STRIPE_API_BASE", stripe.url()),
+        ("STRIPE_WEBHOOK_SECRET", "whsec_new"),
+        ("STRIPE_WEBHOOK_SECRET_PREVIOUS", "whsec_old"),
+    ];
+    let whole = Whole::start(directory.path(), &variables).await;
+    assert!(whole.summary.last().unwrap().contains("as STRIPE_KEY says"), "{:?}", whole.summary);
+    let event = r#"{"id":"evt_1","type":"customer.created","data":{"object":{}}}"#;
+    let now = UNIX_EPOCH.elapsed().unwrap().as_secs() as i64;
+    for (secret, status) in [
+        ("whsec_new", StatusCode::OK),
+        ("whsec_old", StatusCode::OK),
+        ("whsec_older", StatusCode::BAD_REQUEST),
+    ] {
+        let signature = sign(secret, now, event.as_bytes());
+        let request = Client::new().post(format!("{}/api/payments/webhook", whole.url)).body(event);
+        let answer = request.header("stripe-signature", signature).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{secret}");
+    }
+    for made in ["stripe-webhook.key", "stripe.jsonl"] {
+        assert!(!directory.path().join("data").join(made).exists(), "{made} is the sandbox's");
+    }
 }
 
 async fn until(whole: &Whole, visitor: &Visitor, path: &str, status: &str) {
@@ -221,6 +283,11 @@ async fn a_wrong_value_is_one_line_that_names_it() {
             "http://127.0.0.1:9",
             "STRIPE_KEY is not set; it must be the key for the server at STRIPE_API_BASE",
         ),
+        (
+            "STRIPE_WEBHOOK_SECRET",
+            "hunter2",
+            "STRIPE_WEBHOOK_SECRET is set to something else (not shown); it must be the signing secret of a Stripe webhook endpoint, whsec_…",
+        ),
         ("LOG_FORMAT", "xml", r#"LOG_FORMAT is "xml"; it must be pretty or json"#),
     ] {
         refused(&[(variable, value)], line).await;
@@ -283,10 +350,11 @@ fn variables_in(room: &Path) -> Vec<String> {
         let code = code.split("#[cfg(test)]").next().unwrap_or_default();
         // What is asked for comes first among the arguments, on the same line or the next.
         for method in ["or", "optional", "required", "secret", "optional_secret"] {
-            for call in [format!(".{method}("), format!(".{method}::<String>(")] {
-                let arguments = code.split(&call).skip(1);
+            for rest in code.split(&format!(".{method}")).skip(1) {
+                let typed = rest.strip_prefix("::<").and_then(|rest| rest.split_once('>'));
+                let arguments = typed.map_or(rest, |(_, rest)| rest).strip_prefix('(');
                 let quoted =
-                    arguments.filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
+                    arguments.and_then(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
                 names.extend(quoted.filter(|name| name.chars().all(is_variable)).map(str::to_owned));
             }
         }
@@ -301,4 +369,35 @@ fn is_variable(letter: char) -> bool {
 fn files(room: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(room).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// There is one process, so one service in Jaeger: what tells them apart is said by the spans themselves.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_span_says_of_which_service_it_is() {
+    let collector = Collector::start(Answers::Well).await;
+    let directory = TempDir::new().unwrap();
+    let whole = Whole::start(directory.path(), &[("JAEGER_COLLECTOR_URL", &collector.url)]).await;
+    let seller = Visitor::signed_up(&whole, "seller@example.com").await;
+    let (_, ticket) = seller.list(&whole, "Concert").await;
+    seller.post(&whole, "/api/orders", json!({ "ticketId": ticket["id"] })).await;
+
+    let told = || async {
+        let spans = collector.all();
+        let is_told = |(name, service): (&str, &str)| {
+            let says = |span: &Span| span.attributes.get("service").is_some_and(|said| said == service);
+            spans.iter().any(|span| span.name == name && says(span))
+        };
+        let expected = [
+            ("POST /api/users/signup", "svc-auth"),
+            ("POST /api/tickets", "svc-tickets"),
+            ("publish ticket:created", "svc-tickets"),
+            ("POST /api/orders", "svc-orders"),
+            ("process order:created", "svc-tickets"),
+            ("process order:created", "svc-payments"),
+            ("process order:created", "svc-expiration"),
+        ];
+        (expected.into_iter().all(is_told) && spans.iter().all(|span| span.service == "ticketing"))
+            .then_some(())
+    };
+    assert!(within(PATIENCE, told).await.is_some(), "{:#?}", collector.all());
 }

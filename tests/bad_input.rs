@@ -147,6 +147,7 @@ async fn bad_input_is_answered_with_the_contracts_error_and_harms_nothing() {
         tickets(&keys),
         accounts(),
         orders_and_payments(&keys),
+        webhook(),
     ]
     .into_iter()
     .flatten()
@@ -295,6 +296,8 @@ fn methods(keys: &Keys) -> Vec<Case> {
         "GET /api/payments",
         "PUT /api/payments",
         "DELETE /api/payments/x",
+        "GET /api/payments/x/refund",
+        "PUT /api/payments/webhook",
         "POST /healthz",
         "DELETE /readyz",
         "PUT /metrics",
@@ -332,7 +335,7 @@ fn paths(keys: &Keys) -> Vec<Case> {
         ] {
             cases.push(signed_in(keys, &request.replace("ID", id)).is(404, "Not Found"));
         }
-        for request in ["GET /api/orders/ID/events", "GET /api/payments/ID"] {
+        for request in ["GET /api/orders/ID/events", "GET /api/payments/ID", "POST /api/payments/ID/refund"] {
             cases.push(signed_in(keys, &request.replace("ID", id)).is(404, "Not Found"));
         }
         let put = signed_in(keys, &format!("PUT /api/tickets/{id}"));
@@ -341,6 +344,7 @@ fn paths(keys: &Keys) -> Vec<Case> {
         cases.push(signed_out(&format!("GET /api/orders/{id}")).is(401, "Not authorized"));
         cases.push(signed_out(&format!("DELETE /api/orders/{id}")).is(401, "Not authorized"));
         cases.push(signed_out(&format!("GET /api/payments/{id}")).is(401, "Not authorized"));
+        cases.push(signed_out(&format!("POST /api/payments/{id}/refund")).is(401, "Not authorized"));
         let put = signed_in(keys, &format!("PUT /api/tickets/{id}"));
         cases.push(put.body(r#"{"title":"","price":1}"#).names(&[("title", "Title is required")]));
     }
@@ -464,6 +468,7 @@ fn owners(keys: &Keys, things: &Things) -> Vec<Case> {
         "DELETE /api/orders/ID",
         "GET /api/orders/ID/history",
         "GET /api/orders/ID/events",
+        "POST /api/payments/ID/refund",
     ] {
         cases.push(signed_in(keys, &request.replace("ID", order)));
     }
@@ -656,5 +661,42 @@ fn orders_and_payments(keys: &Keys) -> Vec<Case> {
     cases.push(pay(json!({})).names(&[TOKEN, ORDER]));
     cases.push(order(json!({ "ticketId": UNKNOWN })).is(404, "Not Found"));
     cases.push(pay(json!({ "orderId": UNKNOWN, "token": "tok_visa" })).is(404, "Not Found"));
+    cases
+}
+
+/// What claims to be of Stripe's: whoever sends it, and whatever it says.
+fn webhook() -> Vec<Case> {
+    const MALFORMED: &str = "Stripe-Signature is missing or malformed";
+    let signature = HeaderName::from_static("stripe-signature");
+    let told = |body: &[u8]| signed_out("POST /api/payments/webhook").body(body);
+    let mut cases = Vec::new();
+    for body in
+        [&b""[..], b"{", b"{}", b"\0", b"\xff", br#"{"id":"evt_1","type":"payment_intent.succeeded"}"#]
+    {
+        cases.push(told(body).is(400, MALFORMED));
+        cases.push(told(body).without(header::CONTENT_TYPE).is(400, MALFORMED));
+        let old = format!("t=1,v1={}", "0".repeat(64));
+        cases.push(told(body).with(signature.clone(), old).is(400, "Stripe-Signature is not of this time"));
+    }
+    let long = format!("t=1,{}", "v1=0,".repeat(5_000));
+    for value in [
+        &b""[..],
+        b"x",
+        b"t=,v1=",
+        b"t=-1,v1=00",
+        b"t=1",
+        b"v1=00",
+        b"t=1,v1=0",
+        b"t=99999999999999999999,v1=00",
+        long.as_bytes(),
+    ] {
+        cases.push(told(b"{}").with(signature.clone(), value).is(400, MALFORMED));
+    }
+    for value in [&b"\xff\xfe"[..], b"t=1,v1=\xc3\xa9"] {
+        cases.push(told(b"{}").with(signature.clone(), value).is(400, "Invalid header"));
+    }
+    let large = vec![b' '; 1024 * 1024];
+    cases.push(told(&large).is(413, "Payload Too Large"));
+    cases.push(told(&large).chunked().is(413, "Payload Too Large"));
     cases
 }

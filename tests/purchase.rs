@@ -123,6 +123,12 @@ async fn one_trace_leads_through_all_services() {
     assert_eq!(traces(&system, "ORDERS").await, followed(&orders));
     let payments = ["payment:requested", "payment:authorized", "payment:created"];
     assert_eq!(traces(&system, "PAYMENTS").await, followed(&payments));
+    // And at Stripe one finds the way back.
+    let [intent] = &system.stripe.ledger()[..] else { panic!("one intent") };
+    for (name, id) in [("trace_id", &trace), ("order_id", &order), ("ticket_id", &ticket)] {
+        assert_eq!(intent.metadata.get(name), Some(id), "{name}");
+    }
+    assert_eq!(intent.metadata["user_id"], buyer.id.to_string());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -36,10 +36,17 @@ pub(crate) fn routes(app: &App, keys: &Keys, cookie: SessionCookie) -> BoxedFilt
     };
     let asked = state.and(web::peer()).and(web::body());
 
-    let sign_up = path!("api" / "users" / "signup").and(warp::post()).and(asked.clone());
-    let sign_in = path!("api" / "users" / "signin").and(warp::post()).and(asked);
-    let sign_out = path!("api" / "users" / "signout").and(warp::post());
-    let current = path!("api" / "users" / "currentuser").and(warp::get()).and(web::session(keys));
+    let sign_up = path!("api" / "users" / "signup")
+        .and(web::route("/api/users/signup"))
+        .and(warp::post())
+        .and(asked.clone());
+    let sign_in =
+        path!("api" / "users" / "signin").and(web::route("/api/users/signin")).and(warp::post()).and(asked);
+    let sign_out = path!("api" / "users" / "signout").and(web::route("/api/users/signout")).and(warp::post());
+    let current = path!("api" / "users" / "currentuser")
+        .and(web::route("/api/users/currentuser"))
+        .and(warp::get())
+        .and(web::session(keys));
 
     let sign_up = sign_up.then(self::sign_up).map(web::reply);
     let sign_in = sign_in.then(self::sign_in).map(web::reply);

@@ -24,6 +24,7 @@ pub struct App {
 
 /// Looks after the deadline of `order`, which was created by event `cause` at `sequence` of ORDERS.
 pub(crate) async fn watch(app: &App, cause: Uuid, sequence: u64, order: OrderId) -> Result<Reaction, Error> {
+    telemetry::attribute("order.id", order.to_string());
     // Otherwise an order that the projection has not heard of yet would look like one that is over.
     app.orders.wait_for(sequence, PATIENCE).await?;
     let waits_until = projections::waits_until(&app.orders, order)?;
@@ -32,9 +33,14 @@ pub(crate) async fn watch(app: &App, cause: Uuid, sequence: u64, order: OrderId)
         Next::Wait(left) => Ok(Reaction::Later(left)),
         Next::Complete => {
             let subject = expiration_subject(order);
-            app.expirations
+            let decided = app
+                .expirations
                 .transact(&subject, Cause::Event(cause), |deadline| Ok(domain::complete(deadline, order)))
                 .await?;
+            if let (Some(_), Some(due)) = (decided.appended, waits_until) {
+                let late = Timestamp::from(SystemTime::now()).since(due);
+                metrics::histogram!("expirations_late_seconds").record(late);
+            }
             Ok(Reaction::Done)
         }
     }

@@ -2,14 +2,12 @@
 
 use anyhow::Context;
 use svc_expiration::Config;
-use telemetry::{LogFormat, Settings};
 use web::{Env, Listener};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let env = Env::process();
-    let log_format = env.or("LOG_FORMAT", LogFormat::Pretty, "pretty or json")?;
-    let _telemetry = telemetry::init(Settings { service: "svc-expiration".into(), log_format });
+    let _telemetry = telemetry::init(web::telemetry_settings(&env, "svc-expiration")?);
     // Before anything counts: what is counted earlier is lost.
     web::metrics::handle();
     let config = Config::from_env(&env)?;

@@ -41,6 +41,8 @@ pub(crate) async fn create(app: &App, buyer: UserId, ticket: TicketId) -> Result
     let ordered = OrderedTicket { id: ticket, title, price_cents: price };
     let id = OrderId(Uuid::now_v7());
     let expires_at = Timestamp::from(SystemTime::now()).plus(app.window);
+    telemetry::attribute("ticket.id", ticket.to_string());
+    telemetry::attribute("order.id", id.to_string());
     let decided = app
         .orders
         .transact(&order_subject(ticket), Cause::Command, |orders| {
@@ -57,6 +59,7 @@ pub(crate) async fn create(app: &App, buyer: UserId, ticket: TicketId) -> Result
 
 /// Gives the reservation up; returns the sequence that a reader must have seen.
 pub(crate) async fn cancel(app: &App, id: OrderId, by: UserId) -> Result<u64, Error> {
+    telemetry::attribute("order.id", id.to_string());
     let order = known_order(app, id).await?;
     if order.user_id != by {
         return Err(Error::Rejected(Rejection::NotYourOrder));
@@ -79,6 +82,7 @@ pub(crate) async fn read(app: &App, id: OrderId, reader: UserId) -> Result<Order
 /// Does what an event of another service asks for. Nothing, when it is done or was overtaken.
 pub(crate) async fn handle(app: &App, cause: Uuid, command: Command) -> Result<(), Error> {
     let id = command.order();
+    telemetry::attribute("order.id", id.to_string());
     let view = app.orders.view();
     let subject = match projections::subject_of(view, id)? {
         Some(subject) => subject,

@@ -33,10 +33,10 @@ pub(crate) fn routes(app: &App, keys: &Keys) -> BoxedFilter<(Response,)> {
     };
     let caller = app.and(web::session(keys)).and(web::seen());
 
-    let all = path!("api" / "orders");
-    let one = path!("api" / "orders" / String);
-    let history = path!("api" / "orders" / String / "history");
-    let events = path!("api" / "orders" / String / "events");
+    let all = path!("api" / "orders").and(web::route("/api/orders"));
+    let one = path!("api" / "orders" / String).and(web::route("/api/orders/:id"));
+    let history = path!("api" / "orders" / String / "history").and(web::route("/api/orders/:id/history"));
+    let events = path!("api" / "orders" / String / "events").and(web::route("/api/orders/:id/events"));
 
     let create = all.and(warp::post()).and(caller.clone()).and(web::body()).then(create).map(web::reply);
     let list = all.and(warp::get()).and(caller.clone()).and(web::query()).then(list).map(web::reply);

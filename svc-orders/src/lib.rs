@@ -50,6 +50,7 @@ pub async fn run(config: Config, listener: Listener, shutdown: CancellationToken
 
     let tasks = TaskTracker::new();
     reactors::start(&tasks, &store, &app, &shutdown);
+    tasks.spawn(projections::tell_counts(app.orders.view().clone(), shutdown.clone()));
     tasks.close();
 
     let routes = http::routes(&app, &config.keys);

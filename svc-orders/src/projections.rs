@@ -1,12 +1,16 @@
 //! What svc-orders has read: its own orders, and the tickets that can be ordered.
 
+use std::time::Duration;
+
 use contract::{
     Cents, OrderEvent, OrderId, TicketEvent, UserId,
+    event::OrderStatus,
     http::{HistoryEntry, Order, OrderTicket},
     stream::order_subject,
 };
 use eventstore::{Projection, Recorded, Rows, Table, View};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::{self, TicketOrders};
 
@@ -19,13 +23,18 @@ const BY_ID: Table<Order> = Table::new("orders");
 const BY_BUYER: Table<OrderId> = Table::new("by-buyer");
 /// Order's id, version in big-endian.
 const HISTORY: Table<HistoryEntry> = Table::new("history");
+/// How many orders have each status, by its name.
+const COUNTS: Table<u64> = Table::new("counts");
+
+/// How often the orders are counted for the metrics.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 impl Projection for Orders {
     type Event = OrderEvent;
     type State = TicketOrders;
 
     const NAME: &'static str = "orders";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     fn evolve(state: TicketOrders, event: &OrderEvent) -> TicketOrders {
         domain::evolve(state, event)
@@ -33,6 +42,8 @@ impl Projection for Orders {
 
     fn index(rows: &mut Rows<'_>, recorded: &Recorded<OrderEvent>, state: &TicketOrders) {
         let Some(order) = &state.latest else { return };
+        let before = rows.get(&BY_ID, order.id.as_bytes()).map(|order| order.status);
+        count(rows, before, order.status);
         rows.put(&BY_ID, order.id.as_bytes(), &shown(order, recorded.version));
         rows.put(&BY_BUYER, &joined(order.buyer.as_bytes(), order.id.as_bytes()), &order.id);
         let entry = HistoryEntry {
@@ -43,6 +54,54 @@ impl Projection for Orders {
         };
         rows.put(&HISTORY, &joined(order.id.as_bytes(), &recorded.version.to_be_bytes()), &entry);
     }
+}
+
+fn count(rows: &mut Rows<'_>, before: Option<OrderStatus>, now: OrderStatus) {
+    if before == Some(now) {
+        return;
+    }
+    let mut add = |status: OrderStatus, difference: i64| {
+        let count = rows.get(&COUNTS, name(status).as_bytes()).unwrap_or(0);
+        rows.put(&COUNTS, name(status).as_bytes(), &count.saturating_add_signed(difference));
+    };
+    add(now, 1);
+    if let Some(before) = before {
+        add(before, -1);
+    }
+}
+
+fn name(status: OrderStatus) -> &'static str {
+    match status {
+        OrderStatus::Created => "created",
+        OrderStatus::AwaitingPayment => "awaiting-payment",
+        OrderStatus::Complete => "complete",
+        OrderStatus::Cancelled => "cancelled",
+    }
+}
+
+/// How many orders have each status.
+fn counts(orders: &View<Orders>) -> Result<[(&'static str, u64); 4], eventstore::Error> {
+    use OrderStatus::{AwaitingPayment, Cancelled, Complete, Created};
+    let mut counts = [Created, AwaitingPayment, Complete, Cancelled].map(|status| (name(status), 0));
+    for (name, count) in &mut counts {
+        *count = orders.get(&COUNTS, name.as_bytes())?.unwrap_or(0);
+    }
+    Ok(counts)
+}
+
+/// Tells the metrics how many orders there are, now and then.
+pub(crate) async fn tell_counts(orders: View<Orders>, shutdown: CancellationToken) {
+    let telling = async {
+        orders.caught_up().await;
+        loop {
+            // Not while they are replayed: half of them would look like a loss.
+            for (status, count) in counts(&orders).into_iter().flatten() {
+                metrics::gauge!("orders", "status" => status).set(count as f64);
+            }
+            tokio::time::sleep(TELL_EVERY).await;
+        }
+    };
+    let _: Option<()> = shutdown.run_until_cancelled(telling).await;
 }
 
 /// The order as HTTP shows it.

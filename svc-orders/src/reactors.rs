@@ -68,7 +68,12 @@ pub fn on_payment(event: &PaymentEvent) -> Option<Command> {
         PaymentEvent::Voided(payment) => Some(Command::FailPayment { order: payment.order_id }),
         PaymentEvent::Refunded(payment) => Some(Command::Refund { order: payment.order_id }),
         // After a declined card the buyer may try another, inside the window.
-        PaymentEvent::Requested(_) | PaymentEvent::Declined(_) => None,
+        PaymentEvent::Requested(_) | PaymentEvent::ActionRequired(_) | PaymentEvent::Declined(_) => None,
+        // What is asked for is not yet given, and what the bank thinks of it does not unsell the ticket.
+        PaymentEvent::RefundRequested(_)
+        | PaymentEvent::RefundFailed(_)
+        | PaymentEvent::PartiallyRefunded(_)
+        | PaymentEvent::Disputed(_) => None,
     }
 }
 

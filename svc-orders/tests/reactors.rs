@@ -79,7 +79,7 @@ async fn a_deadline_or_a_failed_payment_ends_an_order_only_in_its_time() {
         let ticket = neighbours.list(&format!("ticket {number}"), 100).await;
         orders.push(service.reserve(BUYER, ticket).await);
     }
-    let [expired, failed, untouched, given_up] = orders.try_into().unwrap();
+    let [expired, failed, overtaken, given_up] = orders.try_into().unwrap();
 
     neighbours.expire(expired.id).await;
     service.shows(&expired, "cancelled").await;
@@ -95,13 +95,14 @@ async fn a_deadline_or_a_failed_payment_ends_an_order_only_in_its_time() {
     assert_eq!(service.history(&failed).await, [CREATED, AWAITING, "order:cancelled payment-failed"]);
     service.reserve(STRANGER, failed.ticket.id).await;
 
-    neighbours.pay(voided(untouched.id)).await;
-    neighbours.pay(refunded(untouched.id)).await;
+    // The end of the payment is heard of before its beginning.
+    neighbours.pay(voided(overtaken.id)).await;
+    neighbours.pay(authorized(overtaken.id)).await;
     service.cancel(BUYER, given_up.id).await;
     neighbours.pay(authorized(given_up.id)).await;
     neighbours.expire(given_up.id).await;
     all_handled(&jetstream).await;
-    assert_eq!(service.history(&untouched).await, [CREATED]);
+    assert_eq!(service.history(&overtaken).await, [CREATED, "order:cancelled payment-failed"]);
     assert_eq!(service.history(&given_up).await, [CREATED, "order:cancelled buyer"]);
     assert_eq!(service.history(&expired).await, [CREATED, "order:cancelled expired"]);
     service.stop().await;

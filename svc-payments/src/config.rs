@@ -1,6 +1,10 @@
 //! What svc-payments is told by its environment: the only place that reads it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    num::{NonZeroU8, NonZeroU32},
+    path::PathBuf,
+    time::Duration,
+};
 
 use contract::stream::{DEAD_LETTERS, DEAD_LETTERS_PREFIX};
 use eventstore::{Auth, Settings, StoreConfig};
@@ -9,6 +13,7 @@ use web::{Env, Keys, env::Invalid};
 pub use crate::{
     domain::Currency,
     stripe::{ApiBase, SecretKey},
+    webhook::{Secret, Secrets},
 };
 
 /// Everything that can be set.
@@ -24,6 +29,10 @@ pub struct Config {
     pub stripe_api_base: ApiBase,
     /// How long Stripe may take for an answer before it is asked again.
     pub stripe_timeout: Duration,
+    /// What Stripe signs its webhook with; the one before it, too, while it is changed.
+    pub webhook_secrets: Secrets,
+    /// How often log and Stripe are laid side by side.
+    pub reconcile_every: Duration,
     /// What is charged in.
     pub currency: Currency,
     /// How long a request to pay waits for its outcome before it is answered with 202.
@@ -31,7 +40,9 @@ pub struct Config {
 }
 
 /// Stripe answers within a second or two. And a shutdown waits for what runs, but not much longer than this.
-const STRIPE_TIMEOUT: Duration = Duration::from_secs(8);
+const STRIPE_TIMEOUT_SECONDS: NonZeroU8 = NonZeroU8::new(8).unwrap();
+const RECONCILE_SECONDS: NonZeroU32 = NonZeroU32::new(300).unwrap();
+const WEBHOOK_SECRET: &str = "the signing secret of a Stripe webhook endpoint, whsec_…";
 /// Less than a shutdown waits for requests that run.
 const PATIENCE: Duration = Duration::from_secs(7);
 
@@ -63,7 +74,16 @@ impl Config {
             stripe_key: env
                 .secret("STRIPE_KEY", "a Stripe secret key; the all-in-one starts a sandbox instead")?,
             stripe_api_base: env.or("STRIPE_API_BASE", ApiBase::default(), "an http or https address")?,
-            stripe_timeout: STRIPE_TIMEOUT,
+            stripe_timeout: env
+                .or("STRIPE_TIMEOUT_SECONDS", STRIPE_TIMEOUT_SECONDS, "seconds, from 1 to 255")
+                .map(|seconds| Duration::from_secs(seconds.get().into()))?,
+            webhook_secrets: Secrets::new(
+                env.optional_secret::<Secret>("STRIPE_WEBHOOK_SECRET", WEBHOOK_SECRET)?,
+                env.optional_secret::<Secret>("STRIPE_WEBHOOK_SECRET_PREVIOUS", WEBHOOK_SECRET)?,
+            ),
+            reconcile_every: env
+                .or("RECONCILE_SECONDS", RECONCILE_SECONDS, "seconds, 1 or more")
+                .map(|seconds| Duration::from_secs(seconds.get().into()))?,
             currency: env.or(
                 "CURRENCY",
                 Currency::default(),

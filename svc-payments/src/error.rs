@@ -3,7 +3,7 @@
 use eventstore::DecideError;
 use web::ApiError;
 
-use crate::domain::Rejection;
+use crate::{domain::Rejection, stripe::Failure, webhook::Forged};
 
 /// Why a request or a reaction came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +14,12 @@ pub enum Error {
     /// The card was refused, in words for its owner.
     #[error("declined: {0}")]
     Declined(String),
+    /// Stripe would not give the money back.
+    #[error("not refunded")]
+    NotRefunded,
+    /// What came to the webhook is not Stripe's, or not meant for now.
+    #[error("forged: {0}")]
+    Forged(Forged),
     /// There is no such order, or nobody has asked to pay for it.
     #[error("not found")]
     NotFound,
@@ -46,13 +52,30 @@ impl From<DecideError<Rejection>> for Error {
     }
 }
 
+impl From<Failure> for Error {
+    /// Where no answer but yes can be used: it is asked again later.
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Broken(reason) | Failure::Unavailable(reason) | Failure::Refused(reason) => {
+                Error::Unavailable(reason)
+            }
+            Failure::Declined(why) => Error::Unavailable(why.reason),
+        }
+    }
+}
+
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         match error {
-            Error::Rejected(Rejection::NotYourOrder) => ApiError::not_authorized(),
+            Error::Rejected(Rejection::NotYourOrder | Rejection::NotYourTicket) => ApiError::not_authorized(),
             Error::Rejected(Rejection::OrderCancelled) => {
                 ApiError::bad_request("Cannot pay for a cancelled order")
             }
+            Error::Rejected(Rejection::NotCharged) => {
+                ApiError::bad_request("Cannot refund an order that is not paid")
+            }
+            Error::NotRefunded => ApiError::bad_request("Stripe does not refund this payment"),
+            Error::Forged(why) => ApiError::bad_request(why.to_string()),
             Error::Declined(reason) => ApiError::payment_required(reason),
             Error::NotFound => ApiError::not_found(),
             Error::Store(eventstore::Error::Conflicts) => ApiError::conflict(),

@@ -1,6 +1,6 @@
 //! The routes of svc-payments.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use contract::{
     OrderId, UserId,
@@ -10,6 +10,7 @@ use contract::{
 use warp::{
     Filter, Reply,
     filters::BoxedFilter,
+    header,
     http::StatusCode,
     path,
     reply::{Response, json, with_status},
@@ -17,28 +18,44 @@ use warp::{
 use web::{Body, Keys, Seen, Session};
 
 use crate::{
-    commands::{self, App},
+    commands::{self, App, Looked},
     domain::Token,
     error::Error,
+    webhook::{self, Heard, Secrets},
 };
 
 /// How long a read waits for what its caller has written or seen elsewhere.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-pub(crate) fn routes(app: &App, keys: &Keys) -> BoxedFilter<(Response,)> {
+/// Far more than any event of Stripe's about a payment.
+const LONGEST_EVENT: usize = 256 * 1024;
+
+pub(crate) fn routes(app: &App, keys: &Keys, webhook: Secrets) -> BoxedFilter<(Response,)> {
     let app = {
         let app = app.clone();
         warp::any().map(move || app.clone())
     };
-    let caller = app.and(web::session(keys)).and(web::seen());
+    let caller = app.clone().and(web::session(keys)).and(web::seen());
+    let signature = header::optional::<String>("stripe-signature");
 
-    let all = path!("api" / "payments");
-    let one = path!("api" / "payments" / String);
+    let all = path!("api" / "payments").and(web::route("/api/payments"));
+    let one = path!("api" / "payments" / String).and(web::route("/api/payments/:orderId"));
+    let back = path!("api" / "payments" / String / "refund").and(web::route("/api/payments/:orderId/refund"));
+    let told = path!("api" / "payments" / "webhook").and(web::route("/api/payments/webhook"));
 
     let pay = all.and(warp::post()).and(caller.clone()).and(web::body()).then(pay).map(web::reply);
-    let read = one.and(warp::get()).and(caller).then(read).map(web::reply);
+    let read = one.and(warp::get()).and(caller.clone()).then(read).map(web::reply);
+    let refund = back.and(warp::post()).and(caller).then(refund).map(web::reply);
+    let hear = told
+        .and(warp::post())
+        .and(app)
+        .and(web::with(webhook))
+        .and(signature)
+        .and(web::body_up_to(LONGEST_EVENT))
+        .then(hear)
+        .map(web::reply);
 
-    pay.or(read).unify().boxed()
+    hear.or(pay).unify().or(read).unify().or(refund).unify().boxed()
 }
 
 async fn pay(app: App, session: Session, seen: Seen, body: Body) -> Result<Response, Error> {
@@ -62,6 +79,40 @@ async fn read(order: String, app: App, session: Session, seen: Seen) -> Result<R
     let order = order.parse().map_err(|_| Error::NotFound)?;
     let payment = commands::read(&app, order, reader).await?;
     Ok(json(&payment).into_response())
+}
+
+async fn refund(order: String, app: App, session: Session, seen: Seen) -> Result<Response, Error> {
+    let by = UserId(session.user()?.id);
+    catch_up_with(&app, &seen).await;
+    let order = order.parse().map_err(|_| Error::NotFound)?;
+    let paid = commands::refund(&app, by, order).await?;
+    let status = match paid.payment.status {
+        PaymentStatus::Refunded => StatusCode::OK,
+        _ => StatusCode::ACCEPTED,
+    };
+    Ok(web::with_position(with_status(json(&paid.payment), status), PAYMENTS.name, paid.sequence))
+}
+
+/// Stripe tells something. Answered with 200 once it stands in the log, or nothing has to: else Stripe tells it again.
+async fn hear(app: App, secrets: Secrets, signature: Option<String>, body: Body) -> Result<Response, Error> {
+    let bytes = body.bytes()?;
+    let verified = secrets.verify(signature.as_deref(), bytes, SystemTime::now());
+    let (kind, looked) = match verified.and_then(|()| webhook::read(bytes)) {
+        Ok(Heard::About(notice)) => (notice.kind, commands::hear(&app, &notice).await.map(Some)),
+        Ok(Heard::Other) => ("other", Ok(None)),
+        Err(forged) => ("forged", Err(Error::Forged(forged))),
+    };
+    let outcome = match &looked {
+        Ok(Some(Looked::Alike)) => "alike",
+        Ok(Some(Looked::Mended)) => "recorded",
+        Ok(Some(Looked::Foreign)) => "foreign",
+        Ok(Some(Looked::Differs)) => "differs",
+        Ok(None) => "ignored",
+        Err(Error::Forged(_)) => "refused",
+        Err(_) => "failed",
+    };
+    metrics::counter!("payments_webhooks_total", "type" => kind, "outcome" => outcome).increment(1);
+    looked.map(|_| json(&serde_json::json!({ "received": true })).into_response())
 }
 
 /// Waits for what the caller has written or seen on another replica. In vain is no error: it reads what there is.

@@ -11,11 +11,21 @@
 //! | [`projections`] | the rows that queries and decisions read |
 //! | [`reactors`] | events as commands |
 //! | `stripe` | the gateway to Stripe, which decides nothing |
+//! | [`webhook`] | what Stripe tells by itself, and whether it is Stripe who tells |
+//! | `reconciler` | log and Stripe side by side, again and again |
 //! | `http` | the routes |
 //! | [`config`] [`error`] | what it is told, what can go wrong |
 //!
-//! What is absent: talk with Stripe inside a request (a handler appends and waits), card numbers (Stripe's references
-//! to them are all that comes here), refunds, and payments that need the buyer's bank.
+//! Whatever is heard of Stripe, by its answer, its webhook, a poll or the reconciler, is a reason to look how an intent
+//! stands there now and to lay it beside the log ([`domain::compare`]): so nothing depends on what comes twice, late or
+//! never.
+//!
+//! What is absent: charging inside a request (a handler appends and waits; it looks, and at most gives up or back what
+//! nobody waits for), card numbers (Stripe's references to them are all that comes here), and the secrets with which a
+//! buyer talks to their bank.
+
+// Stripe's objects contain each other, deeper than the compiler looks by itself.
+#![recursion_limit = "256"]
 
 mod commands;
 pub mod config;
@@ -24,9 +34,11 @@ pub mod error;
 mod http;
 pub mod projections;
 pub mod reactors;
+mod reconciler;
 mod stripe;
+pub mod webhook;
 
-use contract::stream::{ORDERS, PAYMENTS};
+use contract::stream::{ORDERS, PAYMENTS, TICKETS};
 use eventstore::{Decider, Readiness, StartError, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use web::{Health, Listener, Status};
@@ -42,7 +54,13 @@ pub async fn run(config: Config, listener: Listener, shutdown: CancellationToken
     let app = App {
         payments: Decider::new(store.project(PAYMENTS.name)?),
         orders: store.project(ORDERS.name)?,
-        stripe: stripe::Stripe::new(&config.stripe_key, &config.stripe_api_base, config.stripe_timeout),
+        tickets: store.project(TICKETS.name)?,
+        stripe: stripe::Stripe::new(
+            &config.stripe_key,
+            &config.stripe_api_base,
+            config.stripe_timeout,
+            shutdown.clone(),
+        ),
         currency: config.currency,
         patience: config.patience,
     };
@@ -58,9 +76,13 @@ pub async fn run(config: Config, listener: Listener, shutdown: CancellationToken
 
     let tasks = TaskTracker::new();
     reactors::start(&tasks, &store, &app, &shutdown);
+    tasks.spawn(reconciler::run(app.clone(), config.reconcile_every, shutdown.clone()));
     tasks.close();
 
-    let routes = http::routes(&app, &config.keys);
+    if config.webhook_secrets.is_empty() {
+        tracing::warn!("STRIPE_WEBHOOK_SECRET is not set: what stripe tells by itself is not believed");
+    }
+    let routes = http::routes(&app, &config.keys, config.webhook_secrets);
     let serve = async { Ok(web::serve(listener, health, routes, shutdown.clone()).await?) };
     let served = tokio::try_join!(store.create_stream(PAYMENTS.name, PAYMENTS.subjects), serve);
 

@@ -1,4 +1,4 @@
-//! What svc-payments does when its own log and that of orders tell something. Only here is Stripe talked to.
+//! What svc-payments does when its own log and that of orders tell something: here money is moved.
 
 use contract::{
     OrderEvent, OrderId, PaymentEvent, PaymentId,
@@ -19,7 +19,7 @@ pub enum Command {
         /// The try to pay.
         payment: PaymentId,
     },
-    /// Take money that is held, or let it go, as the order has decided.
+    /// Take money that is held, let it go, or give it back, as the order and the log have decided.
     Settle {
         /// What is paid for.
         order: OrderId,
@@ -41,11 +41,16 @@ pub fn on_payment(event: &PaymentEvent) -> Option<Command> {
         PaymentEvent::Requested(payment) => {
             Some(Command::Authorize { order: payment.order_id, payment: payment.id })
         }
-        // The order may have ended while the card was being asked.
-        PaymentEvent::Authorized(payment) => Some(Command::Settle { order: payment.order_id }),
-        PaymentEvent::Created(_)
-        | PaymentEvent::Declined(_)
+        // The order may have ended while the card was being asked, or charged.
+        PaymentEvent::ActionRequired(payment)
+        | PaymentEvent::Authorized(payment)
+        | PaymentEvent::Created(payment) => Some(Command::Settle { order: payment.order_id }),
+        PaymentEvent::RefundRequested(payment) => Some(Command::Settle { order: payment.order_id }),
+        PaymentEvent::Declined(_)
         | PaymentEvent::Voided(_)
+        | PaymentEvent::RefundFailed(_)
+        | PaymentEvent::PartiallyRefunded(_)
+        | PaymentEvent::Disputed(_)
         | PaymentEvent::Refunded(_) => None,
     }
 }
@@ -81,7 +86,10 @@ fn listen<E: Event>(
         let app = handler.clone();
         async move {
             match asks(&recorded.event) {
-                Some(command) => commands::handle(&app, recorded.id, place(recorded.sequence), command).await,
+                Some(command) => {
+                    let (trace, at) = (recorded.trace_text(), place(recorded.sequence));
+                    commands::handle(&app, recorded.id, trace.as_deref(), at, command).await
+                }
                 None => Ok(Reaction::Done),
             }
         }
@@ -116,13 +124,15 @@ mod tests {
     fn held_money_is_settled_whoever_comes_last() {
         let settle = Some(Command::Settle { order: ORDER });
         let held = PaymentSettled { id: PAYMENT, order_id: ORDER, stripe_id: "pi_1".into() };
+        assert_eq!(on_payment(&PaymentEvent::ActionRequired(held.clone())), settle);
         assert_eq!(on_payment(&PaymentEvent::Authorized(held.clone())), settle);
+        assert_eq!(on_payment(&PaymentEvent::Created(held.clone())), settle);
         let awaiting = OrderAwaitingPayment { id: ORDER, payment_id: PAYMENT, ticket: TICKET };
         assert_eq!(on_order(&OrderEvent::AwaitingPayment(awaiting)), settle);
         let cancelled = OrderCancelled { id: ORDER, reason: CancelReason::Expired, ticket: TICKET };
         assert_eq!(on_order(&OrderEvent::Cancelled(cancelled)), settle);
 
-        assert_eq!(on_payment(&PaymentEvent::Created(held)), None);
+        assert_eq!(on_payment(&PaymentEvent::Disputed(held)), None);
         let completed = OrderCompleted { id: ORDER, payment_id: PAYMENT, ticket: TICKET };
         assert_eq!(on_order(&OrderEvent::Completed(completed)), None);
     }

@@ -4,24 +4,15 @@ mod service;
 
 use contract::{Cents, OrderId, event::OrderStatus};
 use reqwest::{Method, StatusCode};
-use sandbox::{
-    nats::NatsServer,
-    stripe::{StripeOptions, StripeSandbox},
-};
 use serde_json::{Value, json};
-use service::{BUYER, Orders, PATIENT, STRANGER, Service, errors, ledger, log_of};
+use service::{BUYER, PATIENT, STRANGER, World, errors, ledger};
 use uuid::Uuid;
-
-async fn stripe() -> StripeSandbox {
-    StripeSandbox::start(StripeOptions::default()).await.unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_card_is_charged_what_the_ticket_cost_to_the_cent() {
-    let (nats, data, stripe) =
-        (NatsServer::temporary().await.unwrap(), tempfile::tempdir().unwrap(), stripe().await);
-    let orders = Orders::create(nats.url()).await;
-    let service = Service::start(nats.url(), data.path(), stripe.url(), PATIENT).await;
+    let world = World::new().await;
+    let (orders, stripe) = (&world.orders, &world.stripe);
+    let service = world.service(PATIENT).await;
     let _following = orders.follow_payments();
 
     for (price, with) in
@@ -35,7 +26,7 @@ async fn a_card_is_charged_what_the_ticket_cost_to_the_cent() {
         assert!(positions[0].to_str().unwrap().starts_with("PAYMENTS="));
         let payment: Value = paid.json().await.unwrap();
 
-        let [entry] = &ledger(&stripe, order)[..] else { panic!("one PaymentIntent for {price}") };
+        let [entry] = &ledger(stripe, order)[..] else { panic!("one PaymentIntent for {price}") };
         assert_eq!((entry.amount, entry.amount_captured, entry.captures), (cents.0, cents.0, 1), "{price}");
         assert_eq!(entry.currency, "usd");
         assert_eq!(entry.metadata["payment_id"], payment["id"]);
@@ -51,7 +42,7 @@ async fn a_card_is_charged_what_the_ticket_cost_to_the_cent() {
         assert_eq!(read.status(), StatusCode::OK);
         assert_eq!(read.json::<Value>().await.unwrap(), payment);
         let expected = ["payment:requested", "payment:authorized", "payment:created"];
-        assert_eq!(log_of(nats.url(), order).await, expected);
+        assert_eq!(world.log_of(order).await, expected);
         orders.becomes(order, OrderStatus::Complete).await;
     }
     service.stop().await;
@@ -59,10 +50,9 @@ async fn a_card_is_charged_what_the_ticket_cost_to_the_cent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_declined_card_another_one_pays() {
-    let (nats, data, stripe) =
-        (NatsServer::temporary().await.unwrap(), tempfile::tempdir().unwrap(), stripe().await);
-    let orders = Orders::create(nats.url()).await;
-    let service = Service::start(nats.url(), data.path(), stripe.url(), PATIENT).await;
+    let world = World::new().await;
+    let (orders, stripe) = (&world.orders, &world.stripe);
+    let service = world.service(PATIENT).await;
     let _following = orders.follow_payments();
     let order = orders.place(Cents(1999)).await;
 
@@ -77,17 +67,16 @@ async fn after_a_declined_card_another_one_pays() {
         service.shows(order, "declined").await;
     }
     assert_eq!(service.pay(order, "pm_card_visa").await.status(), StatusCode::CREATED);
-    let tries = ledger(&stripe, order);
+    let tries = ledger(stripe, order);
     assert_eq!(tries.iter().map(|entry| entry.amount_captured).sum::<i64>(), 1999);
     assert_eq!(tries.iter().map(|entry| entry.captures).sum::<u32>(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn six_clicks_are_one_payment() {
-    let (nats, data, stripe) =
-        (NatsServer::temporary().await.unwrap(), tempfile::tempdir().unwrap(), stripe().await);
-    let orders = Orders::create(nats.url()).await;
-    let service = Service::start(nats.url(), data.path(), stripe.url(), PATIENT).await;
+    let world = World::new().await;
+    let (orders, stripe) = (&world.orders, &world.stripe);
+    let service = world.service(PATIENT).await;
     let _following = orders.follow_payments();
     let order = orders.place(Cents(1999)).await;
 
@@ -100,16 +89,15 @@ async fn six_clicks_are_one_payment() {
     for other in [&paid.1, &paid.2, &paid.3, &paid.4, &paid.5] {
         assert_eq!(*other, paid.0);
     }
-    let [entry] = &ledger(&stripe, order)[..] else { panic!("one PaymentIntent") };
+    let [entry] = &ledger(stripe, order)[..] else { panic!("one PaymentIntent") };
     assert_eq!((entry.authorizations, entry.captures, entry.amount_captured), (1, 1, 1999));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_paid_is_told_as_the_contract_says() {
-    let (nats, data, stripe) =
-        (NatsServer::temporary().await.unwrap(), tempfile::tempdir().unwrap(), stripe().await);
-    let orders = Orders::create(nats.url()).await;
-    let service = Service::start(nats.url(), data.path(), stripe.url(), PATIENT).await;
+    let world = World::new().await;
+    let (orders, stripe) = (&world.orders, &world.stripe);
+    let service = world.service(PATIENT).await;
     let order = orders.place(Cents(1999)).await;
     let body = json!({ "token": "pm_card_visa", "orderId": order });
 

@@ -4,52 +4,18 @@ mod service;
 
 use std::time::Duration;
 
-use contract::{Cents, OrderId, PaymentId, event::OrderStatus};
+use contract::{Cents, PaymentId, event::OrderStatus};
 use reqwest::StatusCode;
-use sandbox::{
-    nats::NatsServer,
-    stripe::{Fault, Mode, Status, Step, StripeOptions, StripeSandbox},
-};
+use sandbox::stripe::{Fault, Mode, Status, Step};
 use serde_json::{Value, json};
-use service::{BUYER, IMPATIENT, Orders, PATIENT, Service, errors, ledger, log_of};
-
-/// What all these tests need: a server, a Stripe, orders.
-struct World {
-    nats: NatsServer,
-    data: tempfile::TempDir,
-    stripe: StripeSandbox,
-    orders: Orders,
-}
-
-impl World {
-    async fn new() -> Self {
-        let nats = NatsServer::temporary().await.unwrap();
-        let orders = Orders::create(nats.url()).await;
-        let stripe = StripeSandbox::start(StripeOptions::default()).await.unwrap();
-        Self { nats, data: tempfile::tempdir().unwrap(), stripe, orders }
-    }
-
-    async fn service(&self, patience: Duration) -> Service {
-        Service::start(self.nats.url(), self.data.path(), self.stripe.url(), patience).await
-    }
-
-    /// Asks Stripe behind the service's back, as a person at its dashboard.
-    async fn at_the_dashboard(&self, payment: &Value, verb: &str) {
-        let intent = payment["stripeId"].as_str().unwrap();
-        let url = format!("{}/v1/payment_intents/{intent}/{verb}", self.stripe.url());
-        let done = reqwest::Client::new().post(url).bearer_auth("sk_test_1").send().await.unwrap();
-        assert_eq!(done.status(), StatusCode::OK);
-    }
-
-    /// What Stripe did for the order: the status, how often money was held, taken, let go.
-    fn at_stripe(&self, order: OrderId) -> (Status, u32, u32, u32) {
-        let [entry] = &ledger(&self.stripe, order)[..] else { panic!("one PaymentIntent") };
-        (entry.status, entry.authorizations, entry.captures, entry.cancellations)
-    }
-}
+use service::{BUYER, IMPATIENT, PATIENT, World, errors, eventually, ledger, log_of};
 
 fn id(payment: &Value) -> PaymentId {
     payment["id"].as_str().unwrap().parse().unwrap()
+}
+
+fn stripe_id(payment: &Value) -> &str {
+    payment["stripeId"].as_str().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,7 +44,7 @@ async fn an_order_that_ends_while_the_card_is_asked_is_not_charged() {
     let world = World::new().await;
     let service = world.service(PATIENT).await;
     let order = world.orders.place(Cents(1999)).await;
-    world.stripe.add_fault(Fault { step: Some(Step::Create), mode: Mode::HoldAfter, times: Some(1) });
+    world.stripe.add_fault(Fault::new(Mode::HoldAfter).at(Step::Create).times(1));
 
     let (refused, ()) = tokio::join!(service.pay(order, "pm_card_visa"), async {
         world.stripe.until_held(Step::Create).await;
@@ -107,7 +73,9 @@ async fn an_order_that_ends_as_it_is_paid_is_charged_or_cancelled_and_never_both
                 let payment: Value = service.get(BUYER, &order.to_string()).await.json().await.unwrap();
                 payment["status"].as_str().is_some_and(|status| seen.contains(status))
             };
-            while !seen.is_empty() && !is_there().await {}
+            if !seen.is_empty() {
+                eventually("the payment is there", async || is_there().await.then_some(())).await;
+            }
             world.orders.cancel(order).await
         });
         if ended {
@@ -128,7 +96,7 @@ async fn a_payment_goes_on_when_stripe_is_back() {
     let service = world.service(Duration::from_millis(300)).await;
     let _following = world.orders.follow_payments();
     let order = world.orders.place(Cents(820)).await;
-    world.stripe.add_fault(Fault { step: None, mode: Mode::Down, times: None });
+    world.stripe.add_fault(Fault::new(Mode::Down));
 
     let waiting = service.pay(order, "pm_card_visa").await;
     assert_eq!(waiting.status(), StatusCode::ACCEPTED);
@@ -137,7 +105,7 @@ async fn a_payment_goes_on_when_stripe_is_back() {
     assert!(world.stripe.ledger().is_empty());
 
     world.stripe.clear_faults();
-    world.stripe.add_fault(Fault { step: Some(Step::Capture), mode: Mode::Status500, times: Some(2) });
+    world.stripe.add_fault(Fault::new(Mode::Status500).at(Step::Capture).times(2));
     let created = service.shows(order, "created").await;
     assert_eq!(created["id"], payment["id"]);
     let again = service.pay(order, "pm_card_visa").await;
@@ -151,7 +119,7 @@ async fn what_stripe_did_without_an_answer_is_not_done_again() {
     let world = World::new().await;
     let service = world.service(PATIENT).await;
     for step in [Step::Create, Step::Cancel] {
-        world.stripe.add_fault(Fault { step: Some(step), mode: Mode::HoldAfter, times: Some(1) });
+        world.stripe.add_fault(Fault::new(Mode::HoldAfter).at(step).times(1));
     }
     let order = world.orders.place(Cents(1999)).await;
     let (refused, ()) = tokio::join!(service.pay(order, "tok_visa"), async {
@@ -162,7 +130,7 @@ async fn what_stripe_did_without_an_answer_is_not_done_again() {
     assert_eq!(world.at_stripe(order), (Status::Canceled, 1, 0, 1));
 
     let _following = world.orders.follow_payments();
-    world.stripe.add_fault(Fault { step: Some(Step::Capture), mode: Mode::HoldAfter, times: Some(1) });
+    world.stripe.add_fault(Fault::new(Mode::HoldAfter).at(Step::Capture).times(1));
     let order = world.orders.place(Cents(1999)).await;
     assert_eq!(service.pay(order, "tok_visa").await.status(), StatusCode::CREATED);
     assert_eq!(world.at_stripe(order), (Status::Succeeded, 1, 1, 0));
@@ -177,7 +145,7 @@ async fn a_hold_that_is_gone_ends_the_payment_and_money_that_is_taken_completes_
     let gone = world.orders.place(Cents(1999)).await;
     service.pay(gone, "pm_card_visa").await;
     let payment = service.shows(gone, "authorized").await;
-    world.at_the_dashboard(&payment, "cancel").await;
+    world.at_the_dashboard(&format!("payment_intents/{}/cancel", stripe_id(&payment)), &[]).await;
     world.orders.await_payment(gone, id(&payment)).await;
     service.shows(gone, "voided").await;
     assert_eq!(world.at_stripe(gone), (Status::Canceled, 1, 0, 1));
@@ -187,7 +155,7 @@ async fn a_hold_that_is_gone_ends_the_payment_and_money_that_is_taken_completes_
     let taken = world.orders.place(Cents(1999)).await;
     service.pay(taken, "pm_card_visa").await;
     let payment = service.shows(taken, "authorized").await;
-    world.at_the_dashboard(&payment, "capture").await;
+    world.at_the_dashboard(&format!("payment_intents/{}/capture", stripe_id(&payment)), &[]).await;
     world.orders.await_payment(taken, id(&payment)).await;
     service.shows(taken, "created").await;
     assert_eq!(world.at_stripe(taken), (Status::Succeeded, 1, 1, 0));
@@ -200,7 +168,7 @@ async fn after_a_restart_with_nothing_but_the_log_all_goes_on() {
     let (requested, authorized) = (world.orders.place(Cents(1)).await, world.orders.place(Cents(2)).await);
     service.pay(authorized, "pm_card_visa").await;
     let held = service.shows(authorized, "authorized").await;
-    world.stripe.add_fault(Fault { step: None, mode: Mode::Down, times: None });
+    world.stripe.add_fault(Fault::new(Mode::Down));
     service.pay(requested, "pm_card_visa").await;
     service.stop().await;
 

@@ -31,6 +31,7 @@ pub(crate) struct Written {
 /// Lists a ticket.
 pub(crate) async fn list(app: &App, seller: UserId, terms: Terms) -> Result<Written, Error> {
     let id = TicketId(Uuid::now_v7());
+    telemetry::attribute("ticket.id", id.to_string());
     let decided = app
         .tickets
         .transact(&ticket_subject(id), Cause::Command, |state| {
@@ -42,6 +43,7 @@ pub(crate) async fn list(app: &App, seller: UserId, terms: Terms) -> Result<Writ
 
 /// Changes a ticket's terms.
 pub(crate) async fn edit(app: &App, id: TicketId, by: UserId, terms: Terms) -> Result<Written, Error> {
+    telemetry::attribute("ticket.id", id.to_string());
     read(app, id).await?;
     let decided = app
         .tickets
@@ -71,6 +73,7 @@ pub(crate) async fn follow_order(
     order_version: u64,
     FollowOrder { ticket, hold }: FollowOrder,
 ) -> Result<(), Error> {
+    telemetry::attribute("ticket.id", ticket.to_string());
     app.tickets
         .transact(&ticket_subject(ticket), Cause::Event(cause), |state| {
             Ok::<_, Rejection>(domain::follow_order(domain::listed(state)?, order_version, hold))

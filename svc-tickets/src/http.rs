@@ -35,9 +35,9 @@ pub(crate) fn routes(app: &App, keys: &Keys) -> BoxedFilter<(Response,)> {
     };
     let (session, seen) = (web::session(keys), web::seen());
 
-    let all = path!("api" / "tickets");
-    let events = path!("api" / "tickets" / "events");
-    let one = path!("api" / "tickets" / String);
+    let all = path!("api" / "tickets").and(web::route("/api/tickets"));
+    let events = path!("api" / "tickets" / "events").and(web::route("/api/tickets/events"));
+    let one = path!("api" / "tickets" / String).and(web::route("/api/tickets/:id"));
 
     let list = all.and(warp::get()).and(app.clone()).and(seen).and(web::query()).then(list);
     let create = all.and(warp::post()).and(app.clone()).and(session.clone()).and(web::body()).then(create);

@@ -3,11 +3,15 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod collector;
+pub(crate) mod faults;
+mod port;
+pub(crate) mod purchase;
+
 use std::{
     collections::HashMap,
     fs::File,
     future::Future,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -17,7 +21,7 @@ use futures::StreamExt;
 use reqwest::{Method, StatusCode};
 use sandbox::{
     nats::{NatsOptions, NatsServer},
-    stripe::{StripeOptions, StripeSandbox},
+    stripe::{Delivery, StripeOptions, StripeSandbox, WebhookEndpoint},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -27,10 +31,19 @@ use tokio::{
 };
 use uuid::Uuid;
 
+use self::port::Port;
+
 /// How long anything may take before a test gives up on it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Where Stripe's events go.
+pub(crate) const WEBHOOK: &str = "/api/payments/webhook";
+
 const JWT_KEY: &str = "a key that only tests sign with, 32 characters or more";
+/// What the sandbox signs its events with.
+pub(crate) const WEBHOOK_SECRET: &str = "whsec_that_only_tests_sign_with";
+/// Any key of Stripe's test mode: what svc-payments has, and an operator at the dashboard.
+pub(crate) const STRIPE_KEY: &str = "sk_test_sandbox";
 const MASTER_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
 /// A service.
@@ -61,7 +74,7 @@ impl Service {
 
 struct Process {
     child: Option<Child>,
-    port: u16,
+    port: Port,
     data_dir: PathBuf,
     log: PathBuf,
     variables: HashMap<&'static str, String>,
@@ -75,28 +88,51 @@ pub(crate) struct System {
     keys: web::Keys,
     http: reqwest::Client,
     directory: TempDir,
+    _nats_port: Port,
 }
 
 /// How a system is to be.
 #[derive(Clone, Copy)]
 pub(crate) struct Layout {
-    /// How many svc-orders there are; of the others one.
+    /// How many svc-orders there are.
     pub(crate) orders_replicas: usize,
+    /// How many svc-payments there are; of the others one.
+    pub(crate) payments_replicas: usize,
     /// `EXPIRATION_WINDOW_SECONDS`.
     pub(crate) window_seconds: u64,
+    /// `STRIPE_TIMEOUT_SECONDS`.
+    pub(crate) stripe_timeout_seconds: u8,
+    /// `RECONCILE_SECONDS`.
+    pub(crate) reconcile_seconds: u32,
+    /// How Stripe's events get to the first svc-payments; `None`: never.
+    pub(crate) webhook: Option<Delivery>,
 }
 
 impl Default for Layout {
     fn default() -> Self {
-        Self { orders_replicas: 1, window_seconds: 900 }
+        Self {
+            orders_replicas: 1,
+            payments_replicas: 1,
+            window_seconds: 900,
+            stripe_timeout_seconds: 8,
+            reconcile_seconds: 300,
+            webhook: Some(Delivery::default()),
+        }
     }
 }
 
 impl System {
     /// Starts everything and waits until it is ready.
     pub(crate) async fn start(layout: Layout) -> Self {
+        Self::start_with(layout, HashMap::new()).await
+    }
+
+    /// As [`System::start`], with further variables for every process.
+    pub(crate) async fn start_with(layout: Layout, variables: HashMap<&'static str, String>) -> Self {
         let directory = TempDir::new().unwrap();
-        let nats = NatsServer::start(NatsOptions { store_dir: directory.path().join("nats"), port: None });
+        let nats_port = Port::reserve();
+        let options = NatsOptions { store_dir: directory.path().join("nats"), port: Some(nats_port.number) };
+        let nats = NatsServer::start(options);
         let stripe = StripeSandbox::start(StripeOptions::default());
         let mut system = Self {
             nats: nats.await.unwrap(),
@@ -105,12 +141,24 @@ impl System {
             keys: web::Keys::new(JWT_KEY, None),
             http: reqwest::Client::builder().timeout(PATIENCE).build().unwrap(),
             directory,
+            _nats_port: nats_port,
         };
         for service in ALL {
-            let replicas = if service == Orders { layout.orders_replicas } else { 1 };
+            let replicas = match service {
+                Orders => layout.orders_replicas,
+                Payments => layout.payments_replicas,
+                Auth | Tickets | Expiration => 1,
+            };
             for replica in 0..replicas {
-                system.add(service, replica, layout.window_seconds);
+                system.add(service, replica, &layout, &variables);
             }
+        }
+        if let Some(delivery) = layout.webhook {
+            system.stripe.add_webhook_endpoint(WebhookEndpoint {
+                url: system.url(Payments, 0, WEBHOOK),
+                secret: WEBHOOK_SECRET.into(),
+                delivery,
+            });
         }
         let every: Vec<_> = system.processes.keys().copied().collect();
         for (service, replica) in every {
@@ -119,23 +167,33 @@ impl System {
         system
     }
 
-    fn add(&mut self, service: Service, replica: usize, window_seconds: u64) {
+    fn add(
+        &mut self,
+        service: Service,
+        replica: usize,
+        layout: &Layout,
+        further: &HashMap<&'static str, String>,
+    ) {
         let name = format!("{}-{replica}", service.program());
         let data_dir = self.directory.path().join(&name);
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let variables = HashMap::from([
-            ("PORT", port.to_string()),
+        let port = Port::reserve();
+        let mut variables = HashMap::from([
+            ("PORT", port.number.to_string()),
             ("DATA_DIR", data_dir.display().to_string()),
             ("NATS_URL", self.nats.url().to_owned()),
             ("JWT_KEY", JWT_KEY.into()),
             ("MASTER_KEY", MASTER_KEY.into()),
-            ("STRIPE_KEY", "sk_test_sandbox".into()),
+            ("STRIPE_KEY", STRIPE_KEY.into()),
             ("STRIPE_API_BASE", self.stripe.url().to_owned()),
-            ("EXPIRATION_WINDOW_SECONDS", window_seconds.to_string()),
+            ("STRIPE_TIMEOUT_SECONDS", layout.stripe_timeout_seconds.to_string()),
+            ("STRIPE_WEBHOOK_SECRET", WEBHOOK_SECRET.into()),
+            ("RECONCILE_SECONDS", layout.reconcile_seconds.to_string()),
+            ("EXPIRATION_WINDOW_SECONDS", layout.window_seconds.to_string()),
             ("SIGNUPS_PER_MINUTE", "0".into()),
             ("SIGNIN_FAILURES_PER_MINUTE", "0".into()),
             ("SCRYPT_LOG_N", "14".into()),
         ]);
+        variables.extend(further.clone());
         let log = self.directory.path().join(format!("{name}.log"));
         self.processes.insert((service, replica), Process { child: None, port, data_dir, log, variables });
         self.spawn(service, replica);
@@ -149,8 +207,8 @@ impl System {
         let log = File::options().create(true).append(true).open(&process.log).unwrap();
         let child = Command::new(program)
             .env_clear()
+            .envs(std::env::var("RUST_LOG").map(|filter| ("RUST_LOG", filter)))
             .envs(&process.variables)
-            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -175,7 +233,7 @@ impl System {
     }
 
     /// Waits until the process says that it is ready.
-    pub(crate) async fn ready(&self, service: Service, replica: usize) {
+    pub(crate) async fn ready(&mut self, service: Service, replica: usize) {
         let url = self.url(service, replica, "/readyz");
         let is_ready = || async {
             match self.http.get(&url).send().await {
@@ -186,6 +244,9 @@ impl System {
         if within(PATIENCE, is_ready).await.is_none() {
             panic!("{service:?} {replica} is not ready; it says:\n{}", self.log(service, replica));
         }
+        let child = self.processes.get_mut(&(service, replica)).unwrap().child.as_mut().unwrap();
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none(), "somebody else answers: {service:?} {replica} has ended ({ended:?})");
     }
 
     /// Where the process keeps its projections.
@@ -199,7 +260,7 @@ impl System {
     }
 
     pub(crate) fn url(&self, service: Service, replica: usize, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.processes[&(service, replica)].port)
+        format!("http://127.0.0.1:{}{path}", self.processes[&(service, replica)].port.number)
     }
 
     /// Somebody signed in: a session as svc-auth would make it.
@@ -235,9 +296,48 @@ impl System {
     }
 
     pub(crate) async fn try_pay(&self, buyer: &Person, order: &str, method: &str) -> (StatusCode, Value) {
-        buyer
-            .post(&self.url(Payments, 0, "/api/payments"), json!({ "token": method, "orderId": order }))
-            .await
+        self.try_pay_at(buyer, order, method, 0).await
+    }
+
+    pub(crate) async fn try_pay_at(
+        &self,
+        buyer: &Person,
+        order: &str,
+        method: &str,
+        replica: usize,
+    ) -> (StatusCode, Value) {
+        let body = json!({ "token": method, "orderId": order });
+        buyer.post(&self.url(Payments, replica, "/api/payments"), body).await
+    }
+
+    /// Kills the process if it runs, and starts it again.
+    pub(crate) async fn restart(&mut self, service: Service, replica: usize) {
+        if self.processes[&(service, replica)].child.is_some() {
+            self.kill(service, replica).await;
+        }
+        self.spawn(service, replica);
+        self.ready(service, replica).await;
+    }
+
+    /// What an operator does at Stripe's dashboard: its API, with another client.
+    pub(crate) async fn at_dashboard(&self, path: &str, form: &[(&str, &str)]) -> Value {
+        let request = self.http.post(format!("{}{path}", self.stripe.url())).bearer_auth(STRIPE_KEY);
+        let answer = request.form(form).send().await.unwrap();
+        let (status, body) = (answer.status(), answer.json::<Value>().await.unwrap());
+        assert_eq!(status, StatusCode::OK, "{path}: {body}");
+        body
+    }
+
+    /// What a metric of the process stands at, over all its labels that contain `label`; 0 if it was never counted.
+    pub(crate) async fn metric(&self, service: Service, replica: usize, name: &str, label: &str) -> f64 {
+        let answer = self.http.get(self.url(service, replica, "/metrics")).send().await.unwrap();
+        let text = answer.text().await.unwrap();
+        let lines = text.lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '));
+        let lines = lines.filter(|(labels, _)| labels.is_empty() || labels.starts_with('{'));
+        lines
+            .filter(|(labels, _)| labels.contains(label))
+            .map(|(_, value)| value.parse::<f64>().unwrap())
+            .sum()
     }
 
     pub(crate) async fn order(&self, buyer: &Person, order: &str) -> Value {
@@ -274,6 +374,12 @@ impl System {
     /// JetStream, as an operator would look at it.
     pub(crate) async fn jetstream(&self) -> async_nats::jetstream::Context {
         async_nats::jetstream::new(async_nats::connect(self.nats.url()).await.unwrap())
+    }
+
+    /// How many messages a stream holds.
+    pub(crate) async fn length(&self, name: &str) -> u64 {
+        let stream = self.jetstream().await.get_stream(name).await.unwrap();
+        stream.cached_info().state.messages
     }
 
     /// All that a stream holds, straight from the server.

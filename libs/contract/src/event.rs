@@ -224,6 +224,9 @@ pub enum PaymentEvent {
     /// A buyer asked to pay. Stripe has not been asked yet.
     #[serde(rename = "payment:requested")]
     Requested(PaymentRequested),
+    /// The buyer's bank wants to hear from the buyer first (3-D Secure). The order waits inside its window.
+    #[serde(rename = "payment:action-required")]
+    ActionRequired(PaymentSettled),
     /// The card is authorised for the amount, not charged.
     #[serde(rename = "payment:authorized")]
     Authorized(PaymentSettled),
@@ -236,7 +239,19 @@ pub enum PaymentEvent {
     /// Nothing was charged, and nothing will be in this try.
     #[serde(rename = "payment:voided")]
     Voided(PaymentUnsettled),
-    /// It was charged and the money went back.
+    /// It was charged, and the money is to go back. Stripe has not been asked yet.
+    #[serde(rename = "payment:refund-requested")]
+    RefundRequested(PaymentUnsettled),
+    /// Stripe does not give the money back; it may be asked for again.
+    #[serde(rename = "payment:refund-failed")]
+    RefundFailed(PaymentUnsettled),
+    /// A part of the money went back, by somebody's hand at Stripe: the order stands.
+    #[serde(rename = "payment:partially-refunded")]
+    PartiallyRefunded(PaymentPartiallyRefunded),
+    /// The card's owner disputes the charge: Stripe holds the money back until their bank has decided.
+    #[serde(rename = "payment:disputed")]
+    Disputed(PaymentSettled),
+    /// It was charged and all of the money went back.
     #[serde(rename = "payment:refunded")]
     Refunded(PaymentUnsettled),
 }
@@ -259,7 +274,7 @@ pub struct PaymentRequested {
     pub payment_method: String,
 }
 
-/// Data of `payment:authorized` and `payment:created`.
+/// Data of `payment:action-required`, `payment:authorized`, `payment:created` and `payment:disputed`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PaymentSettled {
@@ -271,7 +286,8 @@ pub struct PaymentSettled {
     pub stripe_id: String,
 }
 
-/// Data of `payment:declined`, `payment:voided` and `payment:refunded`.
+/// Data of `payment:declined`, `payment:voided`, `payment:refund-requested`, `payment:refund-failed` and
+/// `payment:refunded`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PaymentUnsettled {
@@ -284,6 +300,20 @@ pub struct PaymentUnsettled {
     pub stripe_id: Option<String>,
     /// Why: for a declined card what may be shown to its owner, as Stripe words it.
     pub reason: String,
+}
+
+/// Data of `payment:partially-refunded`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PaymentPartiallyRefunded {
+    /// The try to pay.
+    pub id: PaymentId,
+    /// What was paid for.
+    pub order_id: OrderId,
+    /// Stripe's PaymentIntent, `pi_…`.
+    pub stripe_id: String,
+    /// How much went back in all so far.
+    pub refunded_cents: Cents,
 }
 
 /// An event of stream EXPIRATIONS.

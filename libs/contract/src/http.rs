@@ -105,14 +105,19 @@ pub struct Payment {
     pub stripe_id: Option<String>,
     /// How far it is.
     pub status: PaymentStatus,
+    /// While the buyer's bank wants to hear from the buyer: what Stripe.js needs for that. For the buyer alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_secret: Option<String>,
 }
 
 /// How far a payment is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum PaymentStatus {
     /// Asked for; Stripe has not answered.
     Requested,
+    /// The buyer's bank wants to hear from the buyer first.
+    RequiresAction,
     /// The card is authorised, not charged.
     Authorized,
     /// The card is charged.
@@ -121,6 +126,8 @@ pub enum PaymentStatus {
     Declined,
     /// Nothing was charged, and nothing will be.
     Voided,
+    /// The card was charged, and the money is to go back.
+    Refunding,
     /// The money went back.
     Refunded,
 }

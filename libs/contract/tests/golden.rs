@@ -10,8 +10,8 @@ use contract::{
     UserEvent, UserId,
     event::{
         CancelReason, ExpirationComplete, OrderAwaitingPayment, OrderCancelled, OrderCompleted, OrderCreated,
-        OrderStatus, OrderedTicket, PaymentRequested, PaymentSettled, PaymentUnsettled, Sealed,
-        TicketCreated, TicketRef, TicketUpdated, UserErased, UserSignedUp,
+        OrderStatus, OrderedTicket, PaymentPartiallyRefunded, PaymentRequested, PaymentSettled,
+        PaymentUnsettled, Sealed, TicketCreated, TicketRef, TicketUpdated, UserErased, UserSignedUp,
     },
     http::{PaymentStatus, TicketStatus},
     stream,
@@ -118,10 +118,17 @@ impl Any {
             },
             Any::Payment(event) => match event {
                 PaymentEvent::Requested(_) => include_str!("golden/payment-requested.json"),
+                PaymentEvent::ActionRequired(_) => include_str!("golden/payment-action-required.json"),
                 PaymentEvent::Authorized(_) => include_str!("golden/payment-authorized.json"),
                 PaymentEvent::Declined(_) => include_str!("golden/payment-declined.json"),
                 PaymentEvent::Created(_) => include_str!("golden/payment-created.json"),
                 PaymentEvent::Voided(_) => include_str!("golden/payment-voided.json"),
+                PaymentEvent::RefundRequested(_) => include_str!("golden/payment-refund-requested.json"),
+                PaymentEvent::RefundFailed(_) => include_str!("golden/payment-refund-failed.json"),
+                PaymentEvent::PartiallyRefunded(_) => {
+                    include_str!("golden/payment-partially-refunded.json")
+                }
+                PaymentEvent::Disputed(_) => include_str!("golden/payment-disputed.json"),
                 PaymentEvent::Refunded(_) => include_str!("golden/payment-refunded.json"),
             },
             Any::Expiration(event) => match event {
@@ -212,6 +219,7 @@ fn meanings() -> Vec<(&'static str, Any)> {
                 payment_method: "pm_card_visa".into(),
             })),
         ),
+        ("payment-action-required.json", Any::Payment(PaymentEvent::ActionRequired(settled()))),
         ("payment-authorized.json", Any::Payment(PaymentEvent::Authorized(settled()))),
         ("payment-created.json", Any::Payment(PaymentEvent::Created(settled()))),
         (
@@ -226,6 +234,24 @@ fn meanings() -> Vec<(&'static str, Any)> {
             "payment-voided.json",
             Any::Payment(PaymentEvent::Voided(unsettled(Some(INTENT), "the order was cancelled"))),
         ),
+        (
+            "payment-refund-requested.json",
+            Any::Payment(PaymentEvent::RefundRequested(unsettled(Some(INTENT), "asked for by the seller"))),
+        ),
+        (
+            "payment-refund-failed.json",
+            Any::Payment(PaymentEvent::RefundFailed(unsettled(Some(INTENT), "charge_disputed"))),
+        ),
+        (
+            "payment-partially-refunded.json",
+            Any::Payment(PaymentEvent::PartiallyRefunded(PaymentPartiallyRefunded {
+                id: PAYMENT,
+                order_id: ORDER,
+                stripe_id: INTENT.into(),
+                refunded_cents: Cents(500),
+            })),
+        ),
+        ("payment-disputed.json", Any::Payment(PaymentEvent::Disputed(settled()))),
         (
             "payment-refunded.json",
             Any::Payment(PaymentEvent::Refunded(unsettled(Some(INTENT), "requested_by_customer"))),
@@ -308,12 +334,23 @@ fn statuses_and_reasons_are_spelled_as_in_the_contract() {
     check_spelling(
         [
             Payment::Requested,
+            Payment::RequiresAction,
             Payment::Authorized,
             Payment::Created,
             Payment::Declined,
             Payment::Voided,
+            Payment::Refunding,
             Payment::Refunded,
         ],
-        &["requested", "authorized", "created", "declined", "voided", "refunded"],
+        &[
+            "requested",
+            "requires_action",
+            "authorized",
+            "created",
+            "declined",
+            "voided",
+            "refunding",
+            "refunded",
+        ],
     );
 }

@@ -117,6 +117,20 @@ impl<P: Projection> Decider<P> {
         Err(DecideError::Failed(Error::Conflicts))
     }
 
+    /// The state of `subject` with all that the log's leader holds of it at this moment.
+    ///
+    /// # Errors
+    /// When the leader cannot be asked, or the projection does not get there in time.
+    pub async fn current(&self, subject: &str) -> Result<Head<P::State>, Error> {
+        for _ in 0..ATTEMPTS {
+            let head = self.view.head(subject)?;
+            if self.is_current(subject, &head).await? {
+                return Ok(head);
+            }
+        }
+        Err(Error::Conflicts)
+    }
+
     /// Whether nothing was appended to `subject` since `head`; if something was, returns once it is applied.
     async fn is_current(&self, subject: &str, head: &Head<P::State>) -> Result<bool, Error> {
         let last = self.log.last_on(subject).await?;

@@ -69,16 +69,22 @@ pub struct Recorded<E> {
 impl<E> Recorded<E> {
     /// The trace that the event belongs to; an empty context when it carries none that can be read.
     pub fn trace_context(&self) -> Context {
+        let Some(trace) = self.trace() else { return Context::new() };
+        global::get_text_map_propagator(|propagator| propagator.extract(&trace))
+    }
+
+    /// That trace as text, for where it has to be kept: the value of the propagator's field, the first by name if it
+    /// writes several. The same however often it is asked for.
+    pub fn trace_text(&self) -> Option<String> {
+        self.trace()?.into_iter().min().map(|(_, text)| text)
+    }
+
+    fn trace(&self) -> Option<HashMap<String, String>> {
         #[derive(Deserialize)]
         struct Traced {
             _trace: HashMap<String, String>,
         }
-        match serde_json::from_slice::<Traced>(&self.payload) {
-            Ok(Traced { _trace }) => {
-                global::get_text_map_propagator(|propagator| propagator.extract(&_trace))
-            }
-            Err(_) => Context::new(),
-        }
+        serde_json::from_slice::<Traced>(&self.payload).ok().map(|traced| traced._trace)
     }
 
     /// The event's data as the log holds it, without `version` and `_trace`.
@@ -122,22 +128,40 @@ pub(crate) struct Encoded {
     pub(crate) payload: Bytes,
 }
 
-/// Encodes `event`. The trace context of the current span goes with it.
-pub(crate) fn encode<E: Serialize>(
+/// An event taken apart: its tag, and its data.
+pub(crate) struct Tagged {
+    tag: String,
+    data: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Tagged {
+    pub(crate) fn of<E: Serialize>(event: &E) -> Result<Self, EncodeError> {
+        let serde_json::Value::Object(mut tagged) = serde_json::to_value(event)? else {
+            return Err(EncodeError::Shape);
+        };
+        match (tagged.remove("type"), tagged.remove("data")) {
+            (Some(serde_json::Value::String(tag)), Some(serde_json::Value::Object(data))) => {
+                Ok(Self { tag, data })
+            }
+            _ => Err(EncodeError::Shape),
+        }
+    }
+
+    /// Its type, without schema version.
+    pub(crate) fn event_type(&self) -> &str {
+        self.tag.rsplit_once('/').map_or(&self.tag, |(event_type, _)| event_type)
+    }
+}
+
+/// Encodes an event. The trace context of the current span goes with it.
+pub(crate) fn encode(
     source: &str,
     subject: &str,
-    event: &E,
+    event: Tagged,
     version: u64,
     cause: Cause,
 ) -> Result<Encoded, EncodeError> {
-    let serde_json::Value::Object(mut tagged) = serde_json::to_value(event)? else {
-        return Err(EncodeError::Shape);
-    };
-    let (Some(serde_json::Value::String(tag)), Some(serde_json::Value::Object(mut data))) =
-        (tagged.remove("type"), tagged.remove("data"))
-    else {
-        return Err(EncodeError::Shape);
-    };
+    let Tagged { tag, mut data } = event;
     let (event_type, schema_version) = tag.rsplit_once('/').unwrap_or((&tag, "1"));
 
     let mut trace = HashMap::<String, String>::new();
@@ -216,6 +240,16 @@ fn uuid_header(message: &async_nats::Message, name: &str) -> Option<Uuid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn encode<E: Serialize>(
+        source: &str,
+        subject: &str,
+        event: &E,
+        version: u64,
+        cause: Cause,
+    ) -> Result<Encoded, EncodeError> {
+        super::encode(source, subject, Tagged::of(event)?, version, cause)
+    }
 
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     #[serde(tag = "type", content = "data")]

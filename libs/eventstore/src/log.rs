@@ -13,10 +13,11 @@ use async_nats::jetstream::{
 };
 use serde::Serialize;
 use time::OffsetDateTime;
+use tracing::{Instrument, field};
 use uuid::Uuid;
 
 use crate::{
-    event::{self, Cause, EncodeError, Encoded},
+    event::{self, Cause, EncodeError, Encoded, Tagged},
     nats::Connection,
 };
 
@@ -48,6 +49,13 @@ struct Inner {
     connection: Connection,
     name: String,
     source: String,
+}
+
+/// Where an append landed.
+pub(crate) struct Landed {
+    pub(crate) sequence: u64,
+    /// Whether its answer was lost, and it was found in the log.
+    pub(crate) recovered: bool,
 }
 
 /// Why a stream cannot be used.
@@ -210,19 +218,50 @@ impl Log {
         expected: u64,
         cause: Cause,
     ) -> Result<Appended, AppendError> {
-        let encoded = event::encode(&self.0.source, subject, event, version, cause)?;
+        let event = Tagged::of(event)?;
+        // By OpenTelemetry's conventions (<https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/>).
+        let span = tracing::info_span!(
+            "publish",
+            otel.name = format!("publish {}", event.event_type()),
+            otel.kind = "producer",
+            otel.status_code = field::Empty,
+            messaging.system = "nats",
+            messaging.operation.name = "publish",
+            messaging.operation.type = "send",
+            messaging.destination.name = self.0.name,
+            messaging.nats.subject = subject,
+            messaging.nats.sequence = field::Empty,
+            messaging.message.id = field::Empty,
+            outcome = field::Empty,
+            service = self.0.source,
+        );
+        // What reacts to the event continues from this very span.
+        let encoded = span.in_scope(|| event::encode(&self.0.source, subject, event, version, cause))?;
         let started = Instant::now();
-        let result = self.append_encoded(subject, &encoded, expected).await;
+        let result = self.append_encoded(subject, &encoded, expected).instrument(span.clone()).await;
         let outcome = match &result {
-            Ok(_) => "ok",
+            Ok(Landed { recovered: false, .. }) => "ok",
+            Ok(Landed { recovered: true, .. }) => "recovered",
             Err(AppendError::Conflict) => "conflict",
             Err(_) => "failed",
         };
+        span.record("outcome", outcome);
+        match &result {
+            Ok(Landed { sequence, .. }) => {
+                span.record("messaging.nats.sequence", sequence);
+                span.record("messaging.message.id", field::display(encoded.id));
+            }
+            // To lose against another is no failure.
+            Err(AppendError::Conflict) => {}
+            Err(_) => {
+                span.record("otel.status_code", "ERROR");
+            }
+        }
         let stream = self.0.name.clone();
         metrics::counter!("eventstore_appends_total", "stream" => stream.clone(), "outcome" => outcome)
             .increment(1);
         metrics::histogram!("eventstore_append_seconds", "stream" => stream).record(started.elapsed());
-        let sequence = result?;
+        let Landed { sequence, .. } = result?;
         Ok(Appended { sequence, id: encoded.id, event_type: encoded.event_type })
     }
 
@@ -231,7 +270,7 @@ impl Log {
         subject: &str,
         encoded: &Encoded,
         expected: u64,
-    ) -> Result<u64, AppendError> {
+    ) -> Result<Landed, AppendError> {
         // Nothing was sent yet, so nothing is unknown: better to say so at once than to queue behind an outage.
         if !self.0.connection.is_up() {
             return Err(self.unavailable("appending to", &"not connected").into());
@@ -240,7 +279,7 @@ impl Log {
         let mut sent_before = false;
         loop {
             let reason = match self.publish(subject, encoded, expected).await {
-                Published::At(sequence) => return Ok(sequence),
+                Published::At(sequence) => return Ok(Landed { sequence, recovered: false }),
                 Published::Conflict if !sent_before => return Err(AppendError::Conflict),
                 Published::Refused(error) if !sent_before => return Err(error.into()),
                 // What is said of a second try says nothing of the first.
@@ -255,9 +294,7 @@ impl Log {
             // The next message after the expected one is ours, or it is what we lost against.
             match self.first_after(subject, expected).await {
                 Ok(Some((sequence, id))) if id == Some(encoded.id) => {
-                    metrics::counter!("eventstore_appends_recovered_total", "stream" => self.0.name.clone())
-                        .increment(1);
-                    return Ok(sequence);
+                    return Ok(Landed { sequence, recovered: true });
                 }
                 Ok(Some(_)) => return Err(AppendError::Conflict),
                 Ok(None) | Err(_) if Instant::now() < deadline => {

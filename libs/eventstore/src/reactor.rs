@@ -7,7 +7,7 @@ use std::{
     marker::PhantomData,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use async_nats::jetstream::{
@@ -15,9 +15,13 @@ use async_nats::jetstream::{
     consumer::{AckPolicy, DeliverPolicy, pull},
 };
 use futures::{FutureExt, StreamExt};
+use opentelemetry::{
+    Context, KeyValue, global,
+    trace::{Span, TraceContextExt, Tracer},
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::Instrument;
+use tracing::{Instrument, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::{
@@ -76,6 +80,7 @@ pub async fn react<E, F, Fut, Error>(
 {
     let reactor = Arc::new(Reactor {
         stream: log.name().to_owned(),
+        source: log.source().to_owned(),
         connection: log.connection().clone(),
         durable: config.durable,
         dead_letters,
@@ -168,6 +173,8 @@ type Delivery = (jetstream::Message, OwnedSemaphorePermit);
 
 struct Reactor<E, F> {
     stream: String,
+    /// The service that listens.
+    source: String,
     connection: Connection,
     durable: &'static str,
     dead_letters: DeadLetters,
@@ -241,18 +248,31 @@ where
             Ok(recorded) => recorded,
             Err(error) => return self.bury(message, sequence, delivered, &error.to_string()).await,
         };
+        let trace = recorded.trace_context();
+        // Once: an event that fails for hours would draw its wait again and again.
+        if delivered == 2 {
+            show_wait(&recorded, &trace, &self.source);
+        }
         let span = tracing::info_span!(
             "process",
             otel.name = format!("process {}", recorded.event_type),
             otel.kind = "consumer",
+            otel.status_code = field::Empty,
             messaging.system = "nats",
+            messaging.operation.name = "process",
+            messaging.operation.type = "process",
             messaging.destination.name = self.stream,
+            messaging.consumer.group.name = self.durable,
+            messaging.message.id = %recorded.id,
             messaging.nats.subject = recorded.subject,
             messaging.nats.sequence = sequence,
             messaging.nats.delivery = delivered,
+            messaging.nats.delay_ms = field::Empty,
+            service = self.source,
         );
-        let _ = span.set_parent(recorded.trace_context());
-        let work = AssertUnwindSafe(async { (self.handle)(recorded).await }).catch_unwind().instrument(span);
+        let _ = span.set_parent(trace);
+        let work = AssertUnwindSafe(async { (self.handle)(recorded).await });
+        let work = work.catch_unwind().instrument(span.clone());
         let worked = self.in_progress(message, work).await;
         if !self.connection.is_up() {
             // Nobody hears us, and what is sent now would only pile up. It comes again.
@@ -262,20 +282,25 @@ where
             Ok(Ok(Reaction::Done)) => return message.ack().await,
             // Confirmed: an unheard NAK would let the event rest for the whole ack wait.
             Ok(Ok(Reaction::Later(delay))) => {
+                span.record("messaging.nats.delay_ms", delay.as_millis() as u64);
                 return message.double_ack_with(AckKind::Nak(Some(delay))).await;
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => "it made its handler panic".to_owned(),
         };
         let delay = backoff(delivered);
-        tracing::warn!(
-            stream = self.stream,
-            durable = self.durable,
-            sequence,
-            delivered,
-            error = failure,
-            "an event will be handled again in {delay:?}"
-        );
+        span.record("otel.status_code", "ERROR");
+        span.record("messaging.nats.delay_ms", delay.as_millis() as u64);
+        span.in_scope(|| {
+            tracing::warn!(
+                stream = self.stream,
+                durable = self.durable,
+                sequence,
+                delivered,
+                error = failure,
+                "an event will be handled again in {delay:?}"
+            );
+        });
         message.ack_with(AckKind::Nak(Some(delay))).await
     }
 
@@ -308,6 +333,21 @@ where
             }
         }
     }
+}
+
+/// A span from when the event was recorded until now, in its trace: how long it has waited, whyever.
+fn show_wait<E>(recorded: &Recorded<E>, trace: &Context, service: &str) {
+    if !trace.span().span_context().is_valid() {
+        return;
+    }
+    let tracer = global::tracer("eventstore");
+    // Clocks differ: it did not end before it began.
+    let began = SystemTime::from(recorded.time).min(SystemTime::now());
+    let wait = tracer
+        .span_builder(format!("wait {}", recorded.event_type))
+        .with_start_time(began)
+        .with_attributes([KeyValue::new("service", service.to_owned())]);
+    wait.start_with_context(&tracer, trace).end();
 }
 
 /// 100 ms, 200 ms, … up to nearly a minute.

@@ -82,6 +82,20 @@ struct Inner<P: Projection> {
     changes: broadcast::Sender<Arc<Recorded<P::Event>>>,
     watched: Mutex<HashMap<String, watch::Sender<u64>>>,
     damaged: Notify,
+    /// Since when there was always something that is not applied.
+    behind: Mutex<Option<Instant>>,
+}
+
+impl<P: Projection> Inner<P> {
+    /// For how long it has been behind its stream, which is `lag` events ahead now.
+    fn behind(&self, lag: u64) -> Duration {
+        let mut behind = lock(&self.behind);
+        match lag {
+            0 => *behind = None,
+            _ => *behind = behind.or_else(|| Some(Instant::now())),
+        }
+        behind.map_or(Duration::ZERO, |since| since.elapsed())
+    }
 }
 
 /// Whether a projection can be relied on.
@@ -182,6 +196,7 @@ impl<P: Projection> View<P> {
             changes: broadcast::Sender::new(CHANGES),
             watched: Mutex::default(),
             damaged: Notify::new(),
+            behind: Mutex::default(),
         }));
         let runner = view.clone();
         tasks.spawn(async move {
@@ -402,7 +417,9 @@ impl<P: Projection> View<P> {
                         Ok(Err(_)) | Err(_) => continue,
                     };
                     let lag = now.last_sequence.saturating_sub(checkpoint.sequence);
+                    let behind = self.0.behind(lag).as_secs_f64();
                     metrics::gauge!("eventstore_projection_lag_events", "projection" => P::NAME).set(lag as f64);
+                    metrics::gauge!("eventstore_projection_lag_seconds", "projection" => P::NAME).set(behind);
                     if now.created != state.created || now.last_sequence < checkpoint.sequence {
                         return Stopped::Stalled;
                     }

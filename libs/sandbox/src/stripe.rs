@@ -1,52 +1,112 @@
 //! A small Stripe: stateful, honest about money, on 127.0.0.1.
 //!
-//! It answers the part of Stripe's API that a shop needs (PaymentIntents, PaymentMethods of test cards,
-//! refunds) in Stripe's shapes, so that a Stripe client with its base URL set to [`StripeSandbox::url`] talks
-//! to it unchanged. Any key that begins with `sk_test_` or `rk_test_` will do. As on Stripe, who confirms a
-//! payment without a `return_url` has to have ruled out redirects (`automatic_payment_methods[allow_redirects]`
-//! `never`) or named the types (`payment_method_types`).
+//! It answers the part of Stripe's API that a shop needs in the shapes of its reference, so that a Stripe client with
+//! its base URL set to [`StripeSandbox::url`] talks to it unchanged. Any key that begins with `sk_test_` or `rk_test_`
+//! will do.
 //!
-//! It differs from Stripe where it must: there is no least amount (Stripe's is 50 cents), an idempotency key
-//! is never forgotten, unknown parameters and `expand` are ignored, and no payment asks for the customer's bank.
+//! | | |
+//! |---|---|
+//! | `POST`, `GET /v1/payment_intents`, `GET`, `POST …/:id` | made, listed, read, metadata and description changed |
+//! | `POST /v1/payment_intents/:id/confirm`, `…/capture`, `…/cancel` | |
+//! | `GET /v1/payment_intents/search` | `metadata['key']:'value'`, joined by `AND` |
+//! | `POST /v1/payment_methods`, `GET …/:id` | of test cards, by token or number |
+//! | `GET /v1/charges`, `…/:id` | `?payment_intent=` |
+//! | `POST`, `GET /v1/refunds`, `GET …/:id` | never more than was captured, nothing of a disputed charge |
+//! | `GET /v1/disputes`, `…/:id` | `?payment_intent=`, `?charge=` |
 //!
-//! Beside `/v1/…` there is `/_sandbox/…`, for tests in another process:
+//! As on Stripe, who confirms a payment without a `return_url` has to have ruled out redirects
+//! (`automatic_payment_methods[allow_redirects]` `never`) or named the types (`payment_method_types`); `expand[]` is
+//! honoured, and refused where there is nothing to expand; a page with a publishable key reads the one intent whose
+//! client secret it has.
+//!
+//! # Cards
+//!
+//! `pm_card_visa` and its like pay, `pm_card_chargeDeclined…` are declined. Three ask for 3-D Secure:
+//! `pm_card_authenticationRequired`, `pm_card_threeDSecure2Required`, and
+//! `pm_card_authenticationRequiredChargeDeclinedInsufficientFunds`, which is declined afterwards. Confirmed with
+//! `error_on_requires_action` they are declined at once; else the intent `requires_action`, and `next_action` leads
+//! to a page of the sandbox's, where the customer decides (or [`StripeSandbox::authenticate`] does).
+//! `pm_card_createDispute` is disputed as soon as it is captured; a refund to `pm_card_refundFail` succeeds, then
+//! fails. All of them exist as `tok_…`, too.
+//!
+//! # Webhooks
+//!
+//! Events go to [`WebhookEndpoint`]s, signed as Stripe signs ([`sign`]), each delivery on its own: late, twice or never
+//! as [`Delivery`] says. One that is not answered with 2xx is sent again, 8 times in all within about 13 seconds. The
+//! types: `payment_intent.created`, `.requires_action`, `.amount_capturable_updated`, `.succeeded`,
+//! `.payment_failed`, `.canceled`; `charge.succeeded`, `.captured`, `.failed`, `.refunded`, `.refund.updated`,
+//! `.dispute.created`; `refund.created`, `.updated`, `.failed`. A replay by idempotency key makes none.
+//!
+//! # `/_sandbox/…`
+//!
+//! For tests in another process, for operators, and for the customer's browser:
 //!
 //! | | |
 //! |---|---|
 //! | `GET /_sandbox/ledger` | an array of [`LedgerEntry`], oldest first |
 //! | `POST /_sandbox/faults` | adds a [`Fault`] |
-//! | `GET /_sandbox/faults` | a [`FaultReport`]: faults to come, and how many requests hang at each step |
+//! | `GET /_sandbox/faults` | a [`FaultReport`]: faults to come, who hangs, what was met |
 //! | `DELETE /_sandbox/faults` | clears the faults and lets all go on that hang |
+//! | `DELETE /_sandbox/faults/:value` | those for one metadata value |
+//! | `POST /_sandbox/webhook_endpoints` | adds a [`WebhookEndpoint`] |
+//! | `GET /_sandbox/webhook_endpoints` | an array of them |
+//! | `DELETE /_sandbox/webhook_endpoints` | removes all and stops what is on its way |
+//! | `GET /_sandbox/events` | an array of Stripe's Events, oldest first |
+//! | `POST /_sandbox/events/:id/resend` | sends one again |
+//! | `GET /_sandbox/deliveries` | a [`DeliveryReport`] |
+//! | `GET /_sandbox/payment_intents/:id/authenticate` | the bank's page |
+//! | `POST /_sandbox/payment_intents/:id/authenticate` | `{"outcome": "succeeds"}` or `"fails"`, from any origin |
+//! | `POST /_sandbox/payment_intents/:id/dispute` | the cardholder disputes what was captured |
+//! | `DELETE /_sandbox/idempotency_keys` | all are forgotten, as after Stripe's 24 hours |
 //!
-//! The rooms: `server` from HTTP to an endpoint, with idempotency and faults on the way; `endpoints` what each
-//! does; `books` what is remembered, and the file; `cards` who pays and who declines; `refusal` the errors.
+//! # Where it differs from Stripe
+//!
+//! There is no least amount (Stripe's is 50 cents). Idempotency keys are forgotten when told to, not by the clock.
+//! Unknown parameters are ignored, except where an intent is changed. Search finds what is new at once; Stripe may
+//! take a minute. What a partial capture lets go is not counted as refunded. Webhooks are retried within seconds, not
+//! days, events are not kept in the file, and deliveries do not outlive the process. The status `processing`,
+//! balance transactions, customers and the evidence of disputes do not exist: null where they would be. A dispute is of
+//! the whole charge and never decided.
+//!
+//! # The rooms
+//!
+//! `connections` sockets, and how one is cut; `server` from HTTP to an endpoint, with idempotency and faults on the
+//! way; `control` the pages of `/_sandbox`; `endpoints` what each does; `authentication` the customer's bank; `books`
+//! what is remembered, and `journal` its file; `shapes` how that is shown, `expand` with more of it; `events` and
+//! `webhooks` who is told; `cards` who pays and who declines; `refusal` the errors.
 
+mod authentication;
 mod books;
 mod cards;
+mod connections;
+mod control;
 mod endpoints;
+mod events;
+mod expand;
 mod faults;
+mod journal;
 mod params;
 mod refusal;
 mod server;
+mod shapes;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 
+pub use authentication::Authentication;
 pub use books::Status;
 pub use faults::{Fault, FaultReport, Mode, Step};
-
-/// How long requests at work may take when the sandbox is shut down.
-const DRAIN: Duration = Duration::from_secs(5);
+pub use webhooks::{Delivery, DeliveryReport, WebhookEndpoint, sign};
 
 /// Why there is no sandbox.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +145,25 @@ pub enum Error {
     },
 }
 
+/// Why something that is not asked of Stripe's API is not done.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// There is none with this id.
+    #[error("no such PaymentIntent or Event: {id}")]
+    NoSuch {
+        /// `pi_…` or `evt_…`
+        id: String,
+    },
+    /// It does not stand as it would have to.
+    #[error("not possible for {id}: {reason}")]
+    Unfit {
+        /// `pi_…`
+        id: String,
+        /// Why not.
+        reason: &'static str,
+    },
+}
+
 /// What a sandbox is started with.
 #[derive(Clone, Debug, Default)]
 pub struct StripeOptions {
@@ -92,6 +171,8 @@ pub struct StripeOptions {
     pub port: Option<u16>,
     /// Where the books are kept over a restart (JSON lines; its directory must exist); `None`: in memory alone.
     pub file: Option<PathBuf>,
+    /// Where events are sent from the start.
+    pub webhooks: Vec<WebhookEndpoint>,
 }
 
 /// What became of one PaymentIntent. Amounts are in the currency's smallest unit.
@@ -113,12 +194,18 @@ pub struct LedgerEntry {
     pub metadata: BTreeMap<String, String>,
     /// How often a card said yes. Replays by idempotency key count nowhere.
     pub authorizations: u32,
-    /// How often a card said no.
+    /// How often a card said no, or its customer failed to authenticate.
     pub declines: u32,
     /// How often money was taken.
     pub captures: u32,
     /// How often it was given up.
     pub cancellations: u32,
+    /// How often money was given back and stayed there.
+    #[serde(default)]
+    pub refunds: u32,
+    /// Whether the cardholder disputes it.
+    #[serde(default)]
+    pub disputed: bool,
 }
 
 /// A running sandbox. Dropping it stops it listening.
@@ -133,29 +220,20 @@ pub struct StripeSandbox {
 impl StripeSandbox {
     /// Starts to listen, with what the file remembers.
     pub async fn start(options: StripeOptions) -> Result<Self, Error> {
-        let shared = match &options.file {
-            Some(path) => {
-                let (journal, books) = server::open(path).await?;
-                server::Shared::new(books, Some(journal))
-            }
-            None => server::Shared::new(books::Books::default(), None),
+        let (journal, mut books) = match &options.file {
+            Some(path) => journal::open(path).await.map(|(journal, books)| (Some(journal), books))?,
+            None => (None, books::Books::default()),
         };
-        let shared = Arc::new(shared);
-
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, options.port.unwrap_or(0)));
         let failed = |source| Error::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        let url = format!("http://{}", listener.local_addr().map_err(failed)?);
+        books.base.clone_from(&url);
 
+        let shared = Arc::new(server::Shared::new(books, journal, webhooks::Webhooks::new(options.webhooks)));
         let (stop, stopped) = oneshot::channel();
-        let server = warp::serve(server::routes(Arc::clone(&shared)))
-            .incoming(listener)
-            .graceful(async {
-                // Dropped is as good as sent.
-                let _ = stopped.await;
-            })
-            .run();
-        Ok(Self { url: format!("http://{address}"), shared, stop, server: tokio::spawn(server) })
+        let server = connections::serve(listener, server::routes(Arc::clone(&shared)), stopped);
+        Ok(Self { url, shared, stop, server: tokio::spawn(server) })
     }
 
     /// The base URL for a Stripe client: `http://127.0.0.1:<port>`.
@@ -180,7 +258,12 @@ impl StripeSandbox {
         self.shared.faults.clear();
     }
 
-    /// The faults to come, and how many requests hang.
+    /// Clears the faults for one metadata value and lets the requests go on that hang by them.
+    pub fn clear_faults_of(&self, metadata_value: &str) {
+        self.shared.faults.clear_of(metadata_value);
+    }
+
+    /// The faults to come, how many requests hang, and what was met.
     #[must_use]
     pub fn faults(&self) -> FaultReport {
         self.shared.faults.report()
@@ -191,10 +274,63 @@ impl StripeSandbox {
         self.shared.faults.until_held(step).await;
     }
 
-    /// Stops listening and waits, for a few seconds, until all requests are answered.
+    /// Waits until a fault for this metadata value was met; the empty string stands for faults without one.
+    pub async fn until_met(&self, metadata_value: &str) {
+        self.shared.faults.until_met(metadata_value).await;
+    }
+
+    /// Decides for the customer whose bank is asked by an intent that `requires_action`. Returns where it stands then.
+    pub fn authenticate(&self, intent_id: &str, outcome: Authentication) -> Result<Status, OperatorError> {
+        self.shared.authenticate(intent_id, outcome).map(|settled| settled.status)
+    }
+
+    /// The cardholder disputes what was captured. Returns the dispute's id, `dp_…`.
+    pub fn dispute(&self, intent_id: &str) -> Result<String, OperatorError> {
+        self.shared.dispute(intent_id)
+    }
+
+    /// Forgets all idempotency keys, as Stripe does after 24 hours.
+    pub fn forget_keys(&self) {
+        self.shared.forget_keys();
+    }
+
+    /// Events are sent there, too, from now on.
+    pub fn add_webhook_endpoint(&self, endpoint: WebhookEndpoint) {
+        self.shared.webhooks.add(endpoint);
+    }
+
+    /// Nothing is sent to anybody any more, what is on its way included.
+    pub fn clear_webhook_endpoints(&self) {
+        self.shared.webhooks.clear();
+    }
+
+    /// Stripe's Events since the start, oldest first, sent to somebody or not.
+    #[must_use]
+    pub fn events(&self) -> Vec<Value> {
+        self.shared.webhooks.events()
+    }
+
+    /// Sends one event again, to every endpoint, at once.
+    pub fn resend(&self, event_id: &str) -> Result<(), OperatorError> {
+        self.shared.webhooks.resend(event_id)
+    }
+
+    /// What became of the deliveries.
+    #[must_use]
+    pub fn deliveries(&self) -> DeliveryReport {
+        self.shared.webhooks.report()
+    }
+
+    /// Waits until every delivery is settled: taken, or given up.
+    pub async fn until_deliveries_settled(&self) {
+        self.shared.webhooks.until_settled().await;
+    }
+
+    /// Stops webhooks and listening, and waits, for a few seconds, until all requests are answered.
     pub async fn shutdown(self) {
+        self.shared.webhooks.clear();
         self.clear_faults();
         let _ = self.stop.send(());
-        let _ = timeout(DRAIN, self.server).await;
+        let _ = self.server.await;
     }
 }

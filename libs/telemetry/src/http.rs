@@ -43,6 +43,20 @@ pub fn continue_trace(span: &Span, headers: &HeaderMap) {
     let _ = span.set_parent(extract(headers));
 }
 
+/// Makes a span that was not entered yet part of a trace that was kept as text, Jaeger's, with a link to the span at
+/// hand, whose part it would have been. Without such a text it stays that.
+pub fn continue_text(span: &Span, trace: Option<&str>) {
+    let mut headers = HeaderMap::new();
+    if let Some(value) = trace.and_then(|trace| trace.parse().ok()) {
+        headers.insert(JAEGER, value);
+        let cause = current().span().span_context().clone();
+        if cause.is_valid() {
+            span.add_link(cause);
+        }
+        continue_trace(span, &headers);
+    }
+}
+
 /// The trace id of the current span in 32 hex digits; `None` outside any span, or without [`init`](crate::init).
 pub fn trace_id() -> Option<String> {
     let context = current();

@@ -68,6 +68,32 @@ impl Env {
     }
 }
 
+/// How `service` logs and traces, by `LOG_FORMAT`, `JAEGER_COLLECTOR_URL` and `TRACE_SAMPLE_RATIO`.
+///
+/// # Errors
+/// With the first variable that is wrong.
+pub fn telemetry_settings(env: &Env, service: &str) -> Result<telemetry::Settings, Invalid> {
+    Ok(telemetry::Settings {
+        service: service.to_owned(),
+        log_format: env.or("LOG_FORMAT", telemetry::LogFormat::Pretty, "pretty or json")?,
+        collector: env.optional(
+            "JAEGER_COLLECTOR_URL",
+            "the address of an OTLP collector, grpc://host:4317 or http://host:4318",
+        )?,
+        sample_ratio: env.or("TRACE_SAMPLE_RATIO", Ratio(1.0), "a number from 0 to 1")?.0,
+    })
+}
+
+struct Ratio(f64);
+
+impl FromStr for Ratio {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio)).map(Self).ok_or(())
+    }
+}
+
 impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Env")

@@ -34,6 +34,7 @@ pub struct Front {
 pub(crate) struct Mount(Arc<Slot>);
 
 struct Slot {
+    name: Arc<str>,
     /// `None`: no path leads here.
     prefix: Option<String>,
     serving: RwLock<Option<(Handler, Health)>>,
@@ -56,7 +57,7 @@ impl Front {
     }
 
     fn add(&mut self, name: &str, prefix: Option<String>) -> Listener {
-        let slot = Arc::new(Slot { prefix, serving: RwLock::default() });
+        let slot = Arc::new(Slot { name: name.into(), prefix, serving: RwLock::default() });
         self.mounts.push(slot.clone());
         let asked = slot.clone();
         self.health.check(name, move || asked.status());
@@ -131,6 +132,10 @@ impl Slot {
 }
 
 impl Mount {
+    pub(crate) fn name(&self) -> Arc<str> {
+        self.0.name.clone()
+    }
+
     pub(crate) fn open(&self, handler: Handler, health: Health) {
         *self.0.serving.write().unwrap_or_else(PoisonError::into_inner) = Some((handler, health));
     }

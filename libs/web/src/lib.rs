@@ -48,6 +48,7 @@
 //! |---|---|
 //! | `serve` `front` `service` | sockets, many services behind one, what happens around each request |
 //! | `error` | [`ApiError`], [`reply`]: from a handler's result to an answer |
+//! | `route` | which one took a request |
 //! | `session` `jwt` `origin` `cookie` | who asks, and whether a page of ours makes them ask |
 //! | `body` [`page`] `position` | what a request brings |
 //! | `sse` | an answer without end |
@@ -67,6 +68,7 @@ pub mod metrics;
 mod origin;
 pub mod page;
 mod position;
+mod route;
 mod serve;
 mod service;
 mod session;
@@ -82,13 +84,14 @@ pub use warp::sse::Event;
 pub use self::{
     body::{Body, Fields, body, body_up_to},
     cookie::with_cookie,
-    env::Env,
+    env::{Env, telemetry_settings},
     error::{ApiError, Entry, reply},
     front::Front,
     health::{Health, Status},
     jwt::{Keys, User},
     page::{Page, Query, query},
     position::{Seen, seen, with_position},
+    route::route,
     serve::{Listener, Peer, peer, serve},
     session::{Session, SessionCookie, session},
     shutdown::shutdown_signal,

@@ -43,20 +43,35 @@ pub fn handle() -> &'static PrometheusHandle {
 
 /// `/metrics`.
 pub(crate) fn exposition() -> Response {
+    if let Some(bytes) = resident_memory() {
+        metrics::gauge!("process_resident_memory_bytes").set(bytes);
+    }
     let mut response = handle().render().into_response();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"));
     response
 }
 
-pub(crate) fn count(method: &Method, status: StatusCode, started: Instant) {
+/// As Linux tells; nothing elsewhere.
+fn resident_memory() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: f64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024.0)
+}
+
+pub(crate) fn count(method: &Method, route: &'static str, status: StatusCode, started: Instant) {
     let method = label(method);
-    metrics::counter!("http_requests_total", "method" => method, "status" => status.as_str().to_owned())
-        .increment(1);
-    metrics::histogram!("http_request_duration_seconds", "method" => method).record(started.elapsed());
+    metrics::counter!(
+        "http_requests_total",
+        "method" => method, "route" => route, "status" => status.as_str().to_owned()
+    )
+    .increment(1);
+    metrics::histogram!("http_request_duration_seconds", "method" => method, "route" => route)
+        .record(started.elapsed());
 }
 
 /// A client may invent methods; each would be a series for ever.
-fn label(method: &Method) -> &'static str {
+pub(crate) fn label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",

@@ -91,11 +91,11 @@ where
 {
     metrics::handle();
     let life = Life::until(shutdown.clone());
-    let handler = handler(routes, health.clone(), life.clone());
     match listener.0 {
-        Place::Socket(tcp) => accept(tcp, handler, shutdown).await,
+        Place::Socket(tcp) => accept(tcp, handler(routes, health, life), shutdown).await,
         Place::Mount(mount) => {
-            mount.open(handler, health);
+            let life = Life { service: Some(mount.name()), ..life };
+            mount.open(handler(routes, health.clone(), life.clone()), health);
             shutdown.cancelled().await;
             mount.close();
             life.running.close();

@@ -26,10 +26,9 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 use tracing::{Instrument, field};
-use uuid::Uuid;
 use warp::{Filter, Rejection, Reply, reply::Response};
 
-use crate::{ApiError, Health, error::recover, health::liveness, metrics, origin, sse::Endless};
+use crate::{ApiError, Health, error::recover, health::liveness, metrics, origin, route, sse::Endless};
 
 const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 
@@ -46,11 +45,14 @@ pub(crate) type Handler = Arc<dyn Fn(Request) -> BoxFuture<'static, Answer> + Se
 pub(crate) struct Life {
     pub(crate) shutdown: CancellationToken,
     pub(crate) running: TaskTracker,
+    /// Which of the services of this process it is, where there are several.
+    pub(crate) service: Option<Arc<str>>,
 }
 
 impl Life {
+    /// The life of a service with a socket of its own.
     pub(crate) fn until(shutdown: CancellationToken) -> Self {
-        Self { shutdown, running: TaskTracker::new() }
+        Self { shutdown, running: TaskTracker::new(), service: None }
     }
 }
 
@@ -108,44 +110,62 @@ where
     let started = Instant::now();
     // Taken before anything runs: a shutdown waits for this request from here on.
     let (running, shutdown) = (life.running.token(), life.shutdown.clone());
-    let span = span(&request);
+    // Probes come all the time, and tell nothing: they would be most of what there is to see.
+    let probe = probe(request.uri().path());
+    let span = if probe.is_some() { tracing::Span::none() } else { span(&request) };
+    let service = life.service.clone();
     telemetry::http::continue_trace(&span, request.headers());
     async move {
-        let (method, quiet) = (request.method().clone(), is_probe(request.uri().path()));
+        let method = request.method().clone();
         let trace_id = telemetry::http::trace_id();
         tracing::Span::current().record("trace.id", trace_id.as_deref());
-        let response = AssertUnwindSafe(async move { answer(request).await }).catch_unwind().await;
+        let answering = AssertUnwindSafe(async move { answer(request).await }).catch_unwind();
+        let (response, route) = route::observed(answering).await;
         let mut response = response.unwrap_or_else(|panic| crashed(&*panic).into_response());
         complete(&mut response, trace_id);
-        metrics::count(&method, response.status(), started);
-        log(response.status(), started, quiet);
+        let route = route.or(probe);
+        metrics::count(&method, route.unwrap_or("unmatched"), response.status(), started);
+        tell(&method, route, response.status(), service.as_deref());
+        log(&method, route, response.status(), started, service.as_deref(), probe.is_some());
         bind(response, running, shutdown)
     }
     .instrument(span)
 }
 
+/// By OpenTelemetry's conventions
+/// (<https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server>). Its name follows with the route.
 fn span(request: &Request) -> tracing::Span {
     let (method, path) = (request.method(), request.uri().path());
     tracing::info_span!(
         "request",
-        otel.name = format!("{method} {}", pattern(path)),
+        otel.name = metrics::label(method),
         otel.kind = "server",
         otel.status_code = field::Empty,
-        http.request.method = %method,
+        http.request.method = metrics::label(method),
         url.path = path,
-        http.response.status_code = field::Empty,
         trace.id = field::Empty,
     )
 }
 
-/// A path with its ids taken out, so that the traces of one route have one name.
-fn pattern(path: &str) -> String {
-    let segment = |segment| if Uuid::try_parse(segment).is_ok() { ":id" } else { segment };
-    path.split('/').map(segment).collect::<Vec<_>>().join("/")
+/// What is known of the request when it is answered, for its span.
+fn tell(method: &Method, route: Option<&'static str>, status: StatusCode, service: Option<&str>) {
+    if let Some(route) = route {
+        telemetry::name_span(format!("{} {route}", metrics::label(method)));
+        telemetry::attribute("http.route", route);
+    }
+    telemetry::attribute("http.response.status_code", i64::from(status.as_u16()));
+    if let Some(service) = service {
+        telemetry::attribute("service", service.to_owned());
+    }
+    if status.is_server_error() {
+        tracing::Span::current().record("otel.status_code", "ERROR");
+        telemetry::attribute("error.type", status.as_str().to_owned());
+    }
 }
 
-fn is_probe(path: &str) -> bool {
-    matches!(path, "/healthz" | "/readyz" | "/metrics")
+/// The routes that are asked all the time.
+fn probe(path: &str) -> Option<&'static str> {
+    ["/healthz", "/readyz", "/metrics"].into_iter().find(|probe| *probe == path)
 }
 
 fn crashed(panic: &(dyn Any + Send)) -> ApiError {
@@ -163,19 +183,27 @@ fn complete(response: &mut Response, trace_id: Option<String>) {
     }
 }
 
-fn log(status: StatusCode, started: Instant, quiet: bool) {
-    let span = tracing::Span::current();
-    span.record("http.response.status_code", status.as_u16());
-    if status.is_server_error() {
-        span.record("otel.status_code", "ERROR");
-    }
+fn log(
+    method: &Method,
+    route: Option<&'static str>,
+    status: StatusCode,
+    started: Instant,
+    service: Option<&str>,
+    quiet: bool,
+) {
     let milliseconds = started.elapsed().as_micros() as f64 / 1000.0;
-    // Method and path are in the span.
+    let (method, route, status) = (metrics::label(method), route.unwrap_or("unmatched"), status.as_u16());
     if quiet {
-        tracing::debug!(duration.ms = milliseconds, "answered");
-    } else {
-        tracing::info!(duration.ms = milliseconds, "answered");
+        return tracing::debug!(http.route = route, http.response.status_code = status, "answered");
     }
+    tracing::info!(
+        service,
+        http.request.method = method,
+        http.route = route,
+        http.response.status_code = status,
+        duration.ms = milliseconds,
+        "answered"
+    );
 }
 
 fn bind(response: Response, running: TaskTrackerToken, shutdown: CancellationToken) -> Answer {
@@ -214,19 +242,5 @@ impl<B: hyper::body::Body + Unpin> hyper::body::Body for Bound<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_route_has_one_name_for_all_its_ids() {
-        assert_eq!(
-            pattern("/api/things/0190b5c1-5d5e-7000-8000-000000000000/events"),
-            "/api/things/:id/events"
-        );
-        assert_eq!(pattern("/"), "/");
     }
 }

@@ -78,7 +78,11 @@ fn keys() -> Keys {
 
 fn routes() -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
     let who = path!("who").and(warp::get()).and(web::session(&keys())).then(who);
-    let peer = path!("peer").and(warp::get()).and(web::peer()).map(|Peer(peer)| peer.ip().to_string());
+    let peer = path!("peer")
+        .and(web::route("/peer"))
+        .and(warp::get())
+        .and(web::peer())
+        .map(|Peer(peer)| peer.ip().to_string());
     let echo = path!("echo").and(warp::post()).and(web::body()).then(echo);
     let list = path!("list").and(warp::get()).and(web::query()).then(list);
     let crash = path!("crash").and(warp::get()).then(crash);
@@ -218,7 +222,8 @@ async fn answers_are_not_kept_and_not_guessed_at() {
 
 #[tokio::test]
 async fn an_answer_names_the_trace_of_its_request() {
-    let settings = telemetry::Settings { service: "test".into(), log_format: telemetry::LogFormat::Json };
+    let settings =
+        telemetry::Settings { log_format: telemetry::LogFormat::Json, ..telemetry::Settings::of("test") };
     let _guard = telemetry::init(settings);
     let service = Service::start(Health::new(), routes()).await;
     let trace = "0af7651916cd43dd8448eb211c80319c";
@@ -265,8 +270,14 @@ async fn while_it_starts_a_service_answers_503() {
 async fn requests_are_counted() {
     let service = Service::start(Health::new(), routes()).await;
     answer(service.get("/peer")).await;
+    answer(service.get("/invented/1")).await;
     let metrics = soon(service.get("/metrics").send()).await.unwrap().text().await.unwrap();
-    assert!(metrics.contains(r#"http_requests_total{method="GET",status="200"}"#), "{metrics}");
+    let counted = |labels: &str| metrics.contains(&format!("http_requests_total{{{labels}}}"));
+    assert!(counted(r#"method="GET",route="/peer",status="200""#), "{metrics}");
+    // What clients invent is one series, not one each.
+    assert!(counted(r#"method="GET",route="unmatched",status="404""#), "{metrics}");
+    assert!(!metrics.contains("invented"), "{metrics}");
+    assert!(metrics.contains("process_resident_memory_bytes"), "{metrics}");
     assert!(metrics.contains("http_request_duration_seconds_bucket"), "{metrics}");
     service.ended().await;
 }

@@ -245,10 +245,16 @@ impl Neighbours {
     pub(crate) async fn pay(&mut self, event: PaymentEvent) {
         let order = match &event {
             PaymentEvent::Requested(event) => event.order_id,
-            PaymentEvent::Authorized(event) | PaymentEvent::Created(event) => event.order_id,
-            PaymentEvent::Declined(event) | PaymentEvent::Voided(event) | PaymentEvent::Refunded(event) => {
-                event.order_id
-            }
+            PaymentEvent::ActionRequired(event)
+            | PaymentEvent::Authorized(event)
+            | PaymentEvent::Created(event)
+            | PaymentEvent::Disputed(event) => event.order_id,
+            PaymentEvent::PartiallyRefunded(event) => event.order_id,
+            PaymentEvent::Declined(event)
+            | PaymentEvent::Voided(event)
+            | PaymentEvent::RefundRequested(event)
+            | PaymentEvent::RefundFailed(event)
+            | PaymentEvent::Refunded(event) => event.order_id,
         };
         self.append(PAYMENTS, payment_subject(order), &event).await;
     }

@@ -1,28 +1,33 @@
-//! What the sandbox remembers, and the file that keeps it.
+//! What the sandbox remembers: rows in tables. Amounts are in the currency's smallest unit, times in seconds of the
+//! Unix epoch.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::mem;
-use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
+use super::LedgerEntry;
 use super::cards::{self, Card};
-use super::{Error, LedgerEntry};
+use super::events::Happening;
 
 /// Everything there is, by id.
 #[derive(Debug, Default)]
 pub(super) struct Books {
     pub(super) intents: Table<Intent>,
     pub(super) methods: Table<PaymentMethod>,
+    pub(super) charges: Table<Charge>,
     pub(super) refunds: Table<Refund>,
+    pub(super) disputes: Table<Dispute>,
     pub(super) replays: Table<Replay>,
+    /// Where the sandbox is reached: what a customer has to do next is a page of it.
+    pub(super) base: String,
     /// What the request at hand has changed.
     unsaved: Vec<Record>,
+    /// What it has made happen.
+    happened: Vec<Happening>,
 }
 
 /// The new state of one row. A journal line is an array of these: all that one request changed.
@@ -31,8 +36,12 @@ pub(super) struct Books {
 pub(super) enum Record {
     Intent(Intent),
     PaymentMethod(PaymentMethod),
+    Charge(Charge),
     Refund(Refund),
+    Dispute(Dispute),
     Replay(Replay),
+    /// All replays are gone.
+    KeysForgotten {},
 }
 
 impl Books {
@@ -42,14 +51,66 @@ impl Books {
         match &record {
             Record::Intent(intent) => self.intents.put(intent.clone()),
             Record::PaymentMethod(method) => self.methods.put(method.clone()),
+            Record::Charge(charge) => self.charges.put(charge.clone()),
             Record::Refund(refund) => self.refunds.put(refund.clone()),
+            Record::Dispute(dispute) => self.disputes.put(dispute.clone()),
             Record::Replay(replay) => self.replays.put(replay.clone()),
+            Record::KeysForgotten {} => self.replays = Table::default(),
         }
         self.unsaved.push(record);
     }
 
     pub(super) fn take_unsaved(&mut self) -> Vec<Record> {
         mem::take(&mut self.unsaved)
+    }
+
+    /// An event of this type is due, about the object as it is now.
+    pub(super) fn happened(&mut self, kind: &'static str, object: Value) {
+        self.happened.push(Happening { kind, object });
+    }
+
+    pub(super) fn take_happened(&mut self) -> Vec<Happening> {
+        mem::take(&mut self.happened)
+    }
+
+    pub(super) fn charge_of(&self, intent: &Intent) -> Option<&Charge> {
+        self.charges.get(intent.latest_charge.as_deref()?)
+    }
+
+    /// Oldest first.
+    pub(super) fn ledger(&self) -> Vec<LedgerEntry> {
+        let entry = |intent: &Intent| LedgerEntry {
+            id: intent.id.clone(),
+            amount: intent.amount,
+            currency: intent.currency.clone(),
+            status: intent.status,
+            amount_captured: intent.amount_captured,
+            amount_refunded: intent.amount_refunded,
+            metadata: intent.metadata.clone(),
+            authorizations: intent.authorizations,
+            declines: intent.declines,
+            captures: intent.captures,
+            cancellations: intent.cancellations,
+            refunds: intent.refunds,
+            disputed: self.charge_of(intent).is_some_and(|charge| charge.disputed),
+        };
+        self.intents.iter().map(entry).collect()
+    }
+
+    /// Makes up for what older files do not have: charges were ids on intents once, and refunds not counted.
+    pub(super) fn complete(&mut self) {
+        let intents: Vec<Intent> = self.intents.iter().cloned().collect();
+        for mut intent in intents {
+            let Some(id) = &intent.latest_charge else { continue };
+            if self.charges.get(id).is_some() {
+                continue;
+            }
+            let refunds = self.refunds.iter().filter(|refund| refund.payment_intent == intent.id).count();
+            intent.refunds = u32::try_from(refunds).unwrap_or(u32::MAX);
+            let charge = Charge::of_older_file(id.clone(), &intent);
+            self.put(charge);
+            self.put(intent);
+        }
     }
 }
 
@@ -68,6 +129,11 @@ impl<T> Default for Table<T> {
 
 pub(super) trait Row {
     fn id(&self) -> &str;
+}
+
+/// A row that is listed.
+pub(super) trait Dated: Row {
+    fn created(&self) -> i64;
 }
 
 impl<T: Row> Table<T> {
@@ -104,13 +170,23 @@ macro_rules! row {
             }
         }
     };
+    ($type:ident, $id:ident, $created:ident) => {
+        row!($type, $id);
+        impl Dated for $type {
+            fn created(&self) -> i64 {
+                self.$created
+            }
+        }
+    };
 }
-row!(Intent, id);
+row!(Intent, id, created);
 row!(PaymentMethod, id);
-row!(Refund, id);
+row!(Charge, id, created);
+row!(Refund, id, created);
+row!(Dispute, id, created);
 row!(Replay, key);
 
-/// Where a PaymentIntent stands. The states that need a customer's bank are absent.
+/// Where a PaymentIntent stands. `processing` is absent: cards answer at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -118,6 +194,8 @@ pub enum Status {
     RequiresPaymentMethod,
     /// It has a payment method that was not tried yet.
     RequiresConfirmation,
+    /// The customer's bank wants to hear from the customer: 3-D Secure.
+    RequiresAction,
     /// Authorised: the money is held, not taken.
     RequiresCapture,
     /// The money is taken.
@@ -133,6 +211,7 @@ impl Status {
         match self {
             Self::RequiresPaymentMethod => "requires_payment_method",
             Self::RequiresConfirmation => "requires_confirmation",
+            Self::RequiresAction => "requires_action",
             Self::RequiresCapture => "requires_capture",
             Self::Succeeded => "succeeded",
             Self::Canceled => "canceled",
@@ -157,7 +236,7 @@ pub(super) enum AllowRedirects {
     Never,
 }
 
-/// A PaymentIntent. Amounts are in the currency's smallest unit, times in seconds of the Unix epoch.
+/// A PaymentIntent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Intent {
     pub(super) id: String,
@@ -173,6 +252,9 @@ pub(super) struct Intent {
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) status: Status,
     pub(super) payment_method: Option<String>,
+    /// What the customer has to do while it is `requires_action`.
+    #[serde(default)]
+    pub(super) action: Option<Action>,
     pub(super) latest_charge: Option<String>,
     pub(super) last_payment_error: Option<Value>,
     pub(super) canceled_at: Option<i64>,
@@ -184,66 +266,26 @@ pub(super) struct Intent {
     pub(super) declines: u32,
     pub(super) captures: u32,
     pub(super) cancellations: u32,
+    #[serde(default)]
+    pub(super) refunds: u32,
 }
 
-impl Intent {
-    pub(super) fn body(&self) -> Value {
-        let capturable = if self.status == Status::RequiresCapture { self.amount } else { 0 };
-        json!({
-            "id": self.id,
-            "object": "payment_intent",
-            "amount": self.amount,
-            "amount_capturable": capturable,
-            "amount_received": self.amount_captured,
-            "automatic_payment_methods": self
-                .automatic_payment_methods
-                .map(|allow| json!({ "enabled": true, "allow_redirects": allow })),
-            "canceled_at": self.canceled_at,
-            "cancellation_reason": self.cancellation_reason,
-            "capture_method": self.capture_method,
-            "client_secret": self.client_secret,
-            "confirmation_method": "automatic",
-            "created": self.created,
-            "currency": self.currency,
-            "customer": null,
-            "description": self.description,
-            "last_payment_error": self.last_payment_error,
-            "latest_charge": self.latest_charge,
-            "livemode": false,
-            "metadata": self.metadata,
-            "next_action": null,
-            "payment_method": self.payment_method,
-            "payment_method_options": {},
-            "payment_method_types": self.payment_method_types,
-            "processing": null,
-            "status": self.status,
-        })
-    }
-
-    pub(super) fn ledger_entry(&self) -> LedgerEntry {
-        LedgerEntry {
-            id: self.id.clone(),
-            amount: self.amount,
-            currency: self.currency.clone(),
-            status: self.status,
-            amount_captured: self.amount_captured,
-            amount_refunded: self.amount_refunded,
-            metadata: self.metadata.clone(),
-            authorizations: self.authorizations,
-            declines: self.declines,
-            captures: self.captures,
-            cancellations: self.cancellations,
-        }
-    }
+/// An authentication that the customer's bank waits for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Action {
+    /// `src_…`
+    pub(super) source: String,
+    /// Where the customer goes afterwards, if the shop redirects.
+    pub(super) return_url: Option<String>,
 }
 
 /// A PaymentMethod: always a test card.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct PaymentMethod {
     pub(super) id: String,
-    created: i64,
+    pub(super) created: i64,
     number: String,
-    metadata: BTreeMap<String, String>,
+    pub(super) metadata: BTreeMap<String, String>,
 }
 
 impl PaymentMethod {
@@ -254,19 +296,72 @@ impl PaymentMethod {
     pub(super) fn card(&self) -> &'static Card {
         cards::of_number(&self.number).expect("made of a card of the list")
     }
+}
 
-    pub(super) fn body(&self) -> Value {
-        json!({
-            "id": self.id,
-            "object": "payment_method",
-            "billing_details": { "address": null, "email": null, "name": null, "phone": null },
-            "card": self.card().body(),
-            "created": self.created,
-            "customer": null,
-            "livemode": false,
-            "metadata": self.metadata,
-            "type": "card",
-        })
+/// One attempt to charge a card.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Charge {
+    pub(super) id: String,
+    pub(super) created: i64,
+    pub(super) payment_intent: String,
+    pub(super) payment_method: Option<String>,
+    pub(super) amount: i64,
+    pub(super) currency: String,
+    pub(super) description: Option<String>,
+    pub(super) metadata: BTreeMap<String, String>,
+    /// The card error of a failed one.
+    pub(super) failure: Option<Value>,
+    /// The customer has been through 3-D Secure for it.
+    pub(super) authenticated: bool,
+    pub(super) captured: bool,
+    pub(super) amount_captured: i64,
+    /// Given back, or let go by a cancellation.
+    pub(super) amount_refunded: i64,
+    pub(super) disputed: bool,
+}
+
+impl Charge {
+    pub(super) fn new(intent: &Intent) -> Self {
+        Self {
+            id: new_id("ch"),
+            created: now(),
+            payment_intent: intent.id.clone(),
+            payment_method: intent.payment_method.clone(),
+            amount: intent.amount,
+            currency: intent.currency.clone(),
+            description: intent.description.clone(),
+            metadata: intent.metadata.clone(),
+            failure: None,
+            authenticated: false,
+            captured: false,
+            amount_captured: 0,
+            amount_refunded: 0,
+            disputed: false,
+        }
+    }
+
+    fn of_older_file(id: String, intent: &Intent) -> Self {
+        let let_go = intent.status == Status::Canceled && intent.last_payment_error.is_none();
+        Self {
+            id,
+            created: intent.created,
+            failure: intent.last_payment_error.clone(),
+            captured: intent.captures > 0,
+            amount_captured: intent.amount_captured,
+            amount_refunded: if let_go { intent.amount } else { intent.amount_refunded },
+            ..Self::new(intent)
+        }
+    }
+
+    /// What can still be given back.
+    pub(super) fn left(&self) -> i64 {
+        if self.captured { self.amount_captured - self.amount_refunded } else { 0 }
+    }
+
+    /// Whether nothing is left of it.
+    pub(super) fn is_refunded(&self) -> bool {
+        let whole = if self.captured { self.amount_captured } else { self.amount };
+        self.amount_refunded > 0 && self.amount_refunded >= whole
     }
 }
 
@@ -281,27 +376,23 @@ pub(super) struct Refund {
     pub(super) charge: String,
     pub(super) reason: Option<String>,
     pub(super) metadata: BTreeMap<String, String>,
+    /// Why the bank sent it back.
+    #[serde(default)]
+    pub(super) failure_reason: Option<String>,
 }
 
-impl Refund {
-    pub(super) fn body(&self) -> Value {
-        json!({
-            "id": self.id,
-            "object": "refund",
-            "amount": self.amount,
-            "charge": self.charge,
-            "created": self.created,
-            "currency": self.currency,
-            "metadata": self.metadata,
-            "payment_intent": self.payment_intent,
-            "reason": self.reason,
-            "receipt_number": null,
-            "status": "succeeded",
-        })
-    }
+/// A Dispute: a cardholder who says it was not them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Dispute {
+    pub(super) id: String,
+    pub(super) created: i64,
+    pub(super) amount: i64,
+    pub(super) currency: String,
+    pub(super) payment_intent: String,
+    pub(super) charge: String,
 }
 
-/// The answer that an idempotency key has for ever (Stripe forgets it after a day or more).
+/// The answer that an idempotency key has until the keys are forgotten.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Replay {
     pub(super) key: String,
@@ -320,71 +411,4 @@ pub(super) fn new_id(prefix: &str) -> String {
 pub(super) fn now() -> i64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX)
-}
-
-/// The file: one JSON line for each request that changed something, synced before the answer.
-#[derive(Debug)]
-pub(super) struct Journal {
-    path: PathBuf,
-    file: File,
-    /// Bytes of whole lines.
-    len: u64,
-}
-
-impl Journal {
-    /// Opens or makes the file, and reads it into books. `None`: another sandbox has it.
-    pub(super) fn open(path: &Path) -> Result<Option<(Self, Books)>, Error> {
-        let failed = |source| Error::File { path: path.to_owned(), source };
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
-        }
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(failed)?;
-
-        let mut books = Books::default();
-        // A last line without its end was never answered for: it was being written when all stopped.
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        for (index, line) in text[..whole].lines().enumerate() {
-            let records: Vec<Record> = serde_json::from_str(line).map_err(|source| Error::Unreadable {
-                path: path.to_owned(),
-                line: index + 1,
-                source,
-            })?;
-            records.into_iter().for_each(|record| books.put(record));
-        }
-        books.take_unsaved();
-        let mut journal = Self { path: path.to_owned(), file, len: whole as u64 };
-        journal.forget_torn_line().map_err(failed)?;
-        Ok(Some((journal, books)))
-    }
-
-    pub(super) fn append(&mut self, records: &[Record]) -> Result<(), Error> {
-        let mut line = serde_json::to_vec(records).expect("records are plain data");
-        line.push(b'\n');
-        match self.file.write_all(&line).and_then(|()| self.file.sync_data()) {
-            Ok(()) => {
-                self.len += line.len() as u64;
-                Ok(())
-            }
-            Err(source) => {
-                // A full disk: what was written of the line must not stand before the next one.
-                let _ = self.forget_torn_line();
-                Err(Error::File { path: self.path.clone(), source })
-            }
-        }
-    }
-
-    fn forget_torn_line(&mut self) -> io::Result<()> {
-        self.file.set_len(self.len)?;
-        self.file.seek(SeekFrom::Start(self.len)).map(drop)
-    }
 }

@@ -2,17 +2,40 @@
 
 use serde_json::{Value, json};
 
-use super::refusal::Refusal;
+use super::refusal::{Refusal, doc_url};
 
 /// A card of test mode, and what becomes of a payment with it.
 #[derive(Debug)]
 pub(super) struct Card {
     /// What follows `tok_` and `pm_card_`.
     name: &'static str,
-    brand: &'static str,
+    pub(super) brand: &'static str,
     pub(super) number: &'static str,
+    /// Whether its bank wants the customer to authenticate, before it says yes or no.
+    pub(super) authenticates: bool,
     pub(super) decline: Option<Decline>,
+    pub(super) later: Later,
 }
+
+/// What comes of a payment after all went well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Later {
+    Nothing,
+    /// As soon as the money is taken, the cardholder disputes it.
+    Dispute,
+    /// A refund succeeds, then the bank sends it back.
+    RefundFails,
+}
+
+/// The decline of a payment that was not to ask for anything, with a card that authenticates.
+pub(super) const AUTHENTICATION_NOT_HANDLED: Decline = Decline {
+    code: "authentication_required",
+    reason: "authentication_not_handled",
+    message: "This payment required an authentication action to complete, but `error_on_requires_action` was \
+              set. When you're ready, you can upgrade your integration to handle actions at \
+              https://stripe.com/docs/payments/payment-intents/upgrade-to-handle-actions.",
+    param: None,
+};
 
 /// How an issuer says no.
 #[derive(Debug)]
@@ -71,14 +94,27 @@ const CARDS: &[Card] = &[
             param: None,
         },
     ),
+    authenticating("authenticationRequired", "4000002760003184", None),
+    authenticating("threeDSecure2Required", "4000000000003220", None),
+    authenticating(
+        "authenticationRequiredChargeDeclinedInsufficientFunds",
+        "4000008260003178",
+        Some(card_declined("insufficient_funds", "Your card has insufficient funds.")),
+    ),
+    Card { later: Later::Dispute, ..good("createDispute", "visa", "4000000000000259") },
+    Card { later: Later::RefundFails, ..good("refundFail", "visa", "4000000000005126") },
 ];
 
 const fn good(name: &'static str, brand: &'static str, number: &'static str) -> Card {
-    Card { name, brand, number, decline: None }
+    Card { name, brand, number, authenticates: false, decline: None, later: Later::Nothing }
 }
 
 const fn bad(name: &'static str, number: &'static str, decline: Decline) -> Card {
-    Card { name, brand: "visa", number, decline: Some(decline) }
+    Card { decline: Some(decline), ..good(name, "visa", number) }
+}
+
+const fn authenticating(name: &'static str, number: &'static str, decline: Option<Decline>) -> Card {
+    Card { authenticates: true, decline, ..good(name, "visa", number) }
 }
 
 const fn card_declined(reason: &'static str, message: &'static str) -> Decline {
@@ -97,7 +133,10 @@ pub(super) fn of_token(id: &str) -> Option<&'static Card> {
 
 fn named(name: &str) -> Option<&'static Card> {
     CARDS.iter().find(|card| {
-        card.name == name || (card.decline.is_some() && name.strip_prefix("visa_") == Some(card.name))
+        card.name == name
+            || (card.decline.is_some()
+                && !card.authenticates
+                && name.strip_prefix("visa_") == Some(card.name))
     })
 }
 
@@ -114,18 +153,17 @@ pub(super) fn of_number(number: &str) -> Result<&'static Card, Refusal> {
 }
 
 impl Card {
-    /// The `card` of a PaymentMethod.
-    pub(super) fn body(&self) -> Value {
-        json!({
-            "brand": self.brand,
-            "checks": { "address_line1_check": null, "address_postal_code_check": null, "cvc_check": "unchecked" },
-            "country": "US",
-            "display_brand": self.brand,
-            "exp_month": 12,
-            "exp_year": 2040,
-            "funding": if self.name.ends_with("_debit") { "debit" } else { "credit" },
-            "last4": &self.number[self.number.len() - 4..],
-        })
+    pub(super) fn last4(&self) -> &'static str {
+        &self.number[self.number.len() - 4..]
+    }
+
+    pub(super) fn funding(&self) -> &'static str {
+        if self.name.ends_with("_debit") { "debit" } else { "credit" }
+    }
+
+    /// The same for every PaymentMethod of this card.
+    pub(super) fn fingerprint(&self) -> String {
+        format!("sandbox{}", self.number)
     }
 }
 
@@ -137,7 +175,7 @@ impl Decline {
             "code": self.code,
             "decline_code": self.reason,
             "message": self.message,
-            "doc_url": format!("https://stripe.com/docs/error-codes/{}", self.code),
+            "doc_url": doc_url(self.code),
         });
         if let Some(param) = self.param {
             error["param"] = param.into();

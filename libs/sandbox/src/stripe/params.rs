@@ -9,14 +9,24 @@ use super::refusal::Refusal;
 pub(super) struct Params(BTreeMap<String, String>);
 
 impl Params {
-    /// Reads `application/x-www-form-urlencoded`, of a body or a query. As with Stripe, empty is absent.
+    /// Reads `application/x-www-form-urlencoded`, of a body or a query. As with Stripe, empty is absent, except
+    /// in metadata, where it takes a key away. The elements of a list, `expand[]`, are numbered: `expand[0]`.
     pub(super) fn parse(form: &[u8]) -> Self {
-        Self(
-            form_urlencoded::parse(form)
-                .filter(|(_, value)| !value.is_empty())
-                .map(|(key, value)| (key.into_owned(), value.into_owned()))
-                .collect(),
-        )
+        let mut params = BTreeMap::new();
+        for (key, value) in form_urlencoded::parse(form) {
+            if value.is_empty() && !key.starts_with("metadata") {
+                continue;
+            }
+            let key = match key.strip_suffix("[]") {
+                Some(list) => {
+                    let numbers = (0..).map(|number| format!("{list}[{number}]"));
+                    numbers.into_iter().find(|key| !params.contains_key(key)).unwrap_or_default()
+                }
+                None => key.into_owned(),
+            };
+            params.insert(key, value.into_owned());
+        }
+        Self(params)
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&str> {
@@ -48,6 +58,21 @@ impl Params {
         Self(nested.collect())
     }
 
+    /// The elements of a list.
+    pub(super) fn list(&self, key: &str) -> Vec<String> {
+        self.within(key).0.into_values().collect()
+    }
+
+    /// The metadata of something new.
+    pub(super) fn metadata(&self) -> BTreeMap<String, String> {
+        let given = self.within("metadata").0;
+        given.into_iter().filter(|(_, value)| !value.is_empty()).collect()
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     pub(super) fn into_map(self) -> BTreeMap<String, String> {
         self.0
     }
@@ -69,6 +94,13 @@ mod tests {
         assert_eq!(data.get("card[token]"), Some("tok_visa"));
         assert_eq!(data.within("card").get("token"), Some("tok_visa"));
         assert_eq!(params.get("x"), None);
+    }
+
+    #[test]
+    fn a_list_keeps_all_its_elements() {
+        let params = Params::parse(b"expand[]=a&expand[]=b&types[0]=c");
+        assert_eq!(params.list("expand"), ["a", "b"]);
+        assert_eq!(params.list("types"), ["c"]);
     }
 
     #[test]

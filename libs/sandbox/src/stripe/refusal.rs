@@ -25,11 +25,21 @@ impl Refusal {
     }
 
     fn code(self, code: &str) -> Self {
-        self.with("code", code).with("doc_url", format!("https://stripe.com/docs/error-codes/{code}"))
+        self.with("code", code).with("doc_url", doc_url(code))
     }
 
     fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
+    }
+
+    /// For every request that fails in a way that is nobody's fault: 500, 503.
+    pub(super) fn failure(status: StatusCode, message: &str) -> Self {
+        Self::new(status, "api_error", message)
+    }
+
+    pub(super) fn rate_limit() -> Self {
+        let message = "Request rate limit exceeded. Learn more about rate limits here https://stripe.com/docs/rate-limits.";
+        Self { status: StatusCode::TOO_MANY_REQUESTS, ..Self::bad_request(message).code("rate_limit") }
     }
 
     /// What is sent.
@@ -39,6 +49,15 @@ impl Refusal {
 
     pub(super) fn unauthorized(message: &str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "invalid_request_error", message)
+    }
+
+    /// A publishable key, which a page may have, where a secret one is asked for.
+    pub(super) fn secret_key_required() -> Self {
+        Self::unauthorized(
+            "This API call cannot be made with a publishable API key. Please use a secret API key. You can find a \
+             list of your API keys at https://dashboard.stripe.com/account/apikeys.",
+        )
+        .code("secret_key_required")
     }
 
     pub(super) fn no_such_url(method: &str, path: &str) -> Self {
@@ -94,6 +113,11 @@ impl Refusal {
         Self { executed: true, ..refusal }
     }
 
+    pub(super) fn charged_back(charge: &str) -> Self {
+        let message = format!("Charge {charge} has been charged back; cannot issue a refund.");
+        Self { executed: true, ..Self::bad_request(message).code("charge_disputed") }
+    }
+
     /// `error` is the card error as the payment intent keeps it, too.
     pub(super) fn declined(error: Value) -> Self {
         Self { status: StatusCode::PAYMENT_REQUIRED, error, executed: true }
@@ -113,14 +137,29 @@ impl Refusal {
     pub(super) fn key_in_use(key: &str) -> Self {
         let message =
             format!("There is currently another in-progress request using the Idempotency Key '{key}'.");
-        Self { status: StatusCode::CONFLICT, ..Self::bad_request(message).code("idempotency_key_in_use") }
+        Self::new(StatusCode::CONFLICT, "idempotency_error", message).code("idempotency_key_in_use")
     }
 
     pub(super) fn key_too_long() -> Self {
         Self::bad_request("Idempotency keys can be up to 255 characters long.")
     }
 
-    pub(super) fn failure(status: StatusCode, message: &str) -> Self {
-        Self::new(status, "api_error", message)
+    pub(super) fn not_expandable(path: &str) -> Self {
+        Self::bad_request(format!("This property cannot be expanded ({path})."))
     }
+
+    pub(super) fn expanded_too_deep() -> Self {
+        Self::bad_request("You cannot expand more than 4 levels of a property.")
+    }
+
+    pub(super) fn unknown(param: &str) -> Self {
+        Self::bad_request(format!("Received unknown parameter: {param}"))
+            .code("parameter_unknown")
+            .with("param", param)
+    }
+}
+
+/// Where Stripe tells about an error code.
+pub(super) fn doc_url(code: &str) -> String {
+    format!("https://stripe.com/docs/error-codes/{}", code.replace('_', "-"))
 }
