@@ -1,4 +1,4 @@
-//! Constructs and spawns: the five services behind one socket, and the stand-ins around them.
+//! Constructs and spawns: the five services and the pages behind one socket, and the stand-ins around them.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -40,7 +40,8 @@ pub(crate) async fn run(env: &Env, shutdown: CancellationToken) -> anyhow::Resul
     Configs::from_env(&known)?;
     let socket = TcpListener::bind((Ipv4Addr::UNSPECIFIED, settings.port)).await;
     let socket = socket.with_context(|| format!("PORT {} cannot be listened on", settings.port))?;
-    let url = format!("http://127.0.0.1:{}/api/payments/webhook", socket.local_addr()?.port());
+    let own_url = format!("http://127.0.0.1:{}", socket.local_addr()?.port());
+    let url = format!("{own_url}/api/payments/webhook");
     let secret = known.optional_secret("STRIPE_WEBHOOK_SECRET", "the signing secret of a webhook")?;
     let webhook = secret.map(|secret| WebhookEndpoint { url, secret, delivery: Delivery::default() });
 
@@ -48,7 +49,7 @@ pub(crate) async fn run(env: &Env, shutdown: CancellationToken) -> anyhow::Resul
         return Ok(());
     };
     let stand_ins = started?;
-    let around = stand_ins.around(&settings);
+    let around = stand_ins.around(&settings, own_url);
     let configs = Configs::from_env(&settings.for_services(env, &around)?)?;
     let served = serve(socket, configs, &around, shutdown).await;
     // Last, whatever came of the services: they write to the log until their end.
@@ -80,9 +81,10 @@ impl StandIns {
         Ok(Self { nats, stripe })
     }
 
-    fn around(&self, settings: &Settings) -> Around {
+    fn around(&self, settings: &Settings, own_url: String) -> Around {
         let own_nats = self.nats.as_ref().map(|nats| nats.url().to_owned());
         Around {
+            own_url,
             nats_url: own_nats.or_else(|| settings.nats_url.clone()).unwrap_or_default(),
             stripe_sandbox_url: self.stripe.as_ref().map(|stripe| stripe.url().to_owned()),
         }
@@ -106,6 +108,7 @@ struct Configs {
     orders: svc_orders::Config,
     payments: svc_payments::Config,
     expiration: svc_expiration::Config,
+    client: client::Config,
 }
 
 impl Configs {
@@ -116,6 +119,7 @@ impl Configs {
             orders: svc_orders::Config::from_env(env)?,
             payments: svc_payments::Config::from_env(env)?,
             expiration: svc_expiration::Config::from_env(env)?,
+            client: client::Config::from_env(env)?,
         })
     }
 }
@@ -134,6 +138,7 @@ async fn serve(
         None => front.mount_hidden(stream.source),
     });
     let [users, tickets, orders, payments, expirations] = places;
+    let pages = front.mount("client", "/");
     let health = front.health();
 
     let mut running = Running::new(&shutdown);
@@ -142,6 +147,7 @@ async fn serve(
     running.spawn(ORDERS.source, svc_orders::run(configs.orders, orders, shutdown.clone()));
     running.spawn(PAYMENTS.source, svc_payments::run(configs.payments, payments, shutdown.clone()));
     running.spawn(EXPIRATIONS.source, svc_expiration::run(configs.expiration, expirations, shutdown.clone()));
+    running.spawn("client", client::run(configs.client, pages, shutdown.clone()));
     running.spawn("http", front.serve(socket, shutdown.clone()));
 
     if shutdown.run_until_cancelled(health.ready()).await.is_some() {
@@ -198,6 +204,7 @@ fn summary(port: u16, around: &Around) -> String {
         format!("  {:14}  {:13}  stream {}", stream.source, path.unwrap_or("-"), stream.name)
     };
     lines.extend(SERVICES.map(service));
+    lines.push(format!("  {:14}  /", "client"));
     lines.push(format!("  {:14}  {}", "nats", around.nats_url));
     lines.push(match &around.stripe_sandbox_url {
         Some(url) => {

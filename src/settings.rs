@@ -29,6 +29,15 @@ impl Settings {
         if env.optional::<String>("STRIPE_API_BASE", "an http or https address")?.is_some() {
             env.secret::<String>("STRIPE_KEY", "the key for the server at STRIPE_API_BASE")?;
         }
+        // A live key alone would leave visitors with test cards, and a promise that no card is charged.
+        let key = env.optional_secret::<String>("STRIPE_KEY", "a Stripe secret key")?;
+        let publishable = "STRIPE_PUBLISHABLE_KEY";
+        if key.is_some_and(|key| key.starts_with("sk_live_")) {
+            env.required::<String>(publishable, "the publishable key that belongs to a live STRIPE_KEY")?;
+        }
+        if env.optional::<String>(publishable, "a publishable key of Stripe's")?.is_some() {
+            env.secret::<String>("STRIPE_KEY", "the key that belongs to STRIPE_PUBLISHABLE_KEY")?;
+        }
         Ok(Self {
             port: env.or("PORT", 3000, "a port number from 0 to 65535, 0 for a free one")?,
             data_dir: env.or("DATA_DIR", "./data".into(), "a directory")?,
@@ -47,6 +56,7 @@ impl Settings {
         fs::create_dir_all(&self.data_dir).with_context(|| format!("DATA_DIR {data_dir} cannot be made"))?;
         let mut computed = HashMap::from([
             ("NATS_URL", around.nats_url.clone()),
+            ("API_URL", around.own_url.clone()),
             ("DATA_DIR", data_dir.to_string()),
             // Browsers would not send them back over http.
             ("SECURE_COOKIES", "false".into()),
@@ -54,6 +64,7 @@ impl Settings {
         if let Some(url) = &around.stripe_sandbox_url {
             computed.insert("STRIPE_API_BASE", url.clone());
             computed.insert("STRIPE_KEY", "sk_test_sandbox".into());
+            computed.insert("STRIPE_SANDBOX_URL", url.clone());
         }
         let mut keys = vec![("JWT_KEY", "", "jwt.key"), ("MASTER_KEY", "", "master.key")];
         if self.stripe_is_sandbox {
@@ -72,6 +83,8 @@ impl Settings {
 
 /// Where the world around the services is.
 pub(crate) struct Around {
+    /// Where this process itself is reached.
+    pub(crate) own_url: String,
     /// The log.
     pub(crate) nats_url: String,
     /// The sandbox, if payments go there.
@@ -82,7 +95,11 @@ impl Around {
     /// Addresses that nothing is sent to, to see whether all the rest is right.
     pub(crate) fn unknown() -> Self {
         let nowhere = "127.0.0.1:9";
-        Self { nats_url: format!("nats://{nowhere}"), stripe_sandbox_url: Some(format!("http://{nowhere}")) }
+        Self {
+            own_url: format!("http://{nowhere}"),
+            nats_url: format!("nats://{nowhere}"),
+            stripe_sandbox_url: Some(format!("http://{nowhere}")),
+        }
     }
 }
 

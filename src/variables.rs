@@ -1,7 +1,7 @@
 //! Every environment variable that the all-in-one or one of its services reads, for `--help`.
 
 /// Name, default, meaning.
-const VARIABLES: [(&str, &str, &str); 26] = [
+const VARIABLES: [(&str, &str, &str); 30] = [
     ("PORT", "3000", "where the API is; 0 is a free port"),
     ("DATA_DIR", "./data", "projections, and what is kept for the stand-ins: log, sandbox, keys"),
     ("NATS_URL", "unset", "where NATS is; unset: a nats-server of its own, its log in DATA_DIR/nats"),
@@ -17,6 +17,7 @@ const VARIABLES: [(&str, &str, &str); 26] = [
         "seals people's data, 64 hexadecimal digits; unset: kept in DATA_DIR/master.key",
     ),
     ("SECURE_COOKIES", "false", "whether sessions need https; a service run on its own: true"),
+    ("TRUSTED_PROXIES", "this machine", "whose x-forwarded-for counts: 10.0.0.0/8, 192.0.2.7"),
     ("SCRYPT_LOG_N", "17", "what a password's hash costs: N = 2^this, 14 to 20"),
     ("SIGNUPS_PER_MINUTE", "60", "of each client address; 0 is no limit"),
     ("SIGNIN_FAILURES_PER_MINUTE", "10", "of each client address; 0 is no limit"),
@@ -30,8 +31,11 @@ const VARIABLES: [(&str, &str, &str); 26] = [
         "what Stripe signs its webhook with, whsec_…; made, and kept in DATA_DIR, for the sandbox alone",
     ),
     ("STRIPE_WEBHOOK_SECRET_PREVIOUS", "unset", "the secret before; what it signed is still believed"),
+    ("STRIPE_PUBLISHABLE_KEY", "unset", "Stripe's key for its form in the browser, pk_…; unset: test cards"),
+    ("STRIPE_SANDBOX_URL", "its address", "where the visitor's browser reaches the sandbox"),
     ("RECONCILE_SECONDS", "300", "how often the log and Stripe are laid side by side"),
     ("CURRENCY", "usd", "what is charged in"),
+    ("API_URL", "itself", "where the pages find the API: http://host:port"),
     ("JAEGER_COLLECTOR_URL", "unset", "where spans go: grpc://host:4317 or http://host:4318"),
     ("TRACE_SAMPLE_RATIO", "1.0", "which part of the traces that begin here is exported"),
     ("LOG_FORMAT", "pretty", "how the log on stderr looks: pretty or json"),

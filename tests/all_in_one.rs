@@ -11,6 +11,7 @@ use std::{
     time::UNIX_EPOCH,
 };
 
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use reqwest::{Client, StatusCode};
 use sandbox::{
     nats::NatsServer,
@@ -62,8 +63,8 @@ impl Visitor {
 async fn a_purchase_is_still_there_after_ctrl_c_and_a_new_start() {
     let directory = TempDir::new().unwrap();
     let whole = Whole::start(directory.path(), &[]).await;
-    for name in ["svc-auth", "svc-tickets", "svc-orders", "svc-payments", "svc-expiration", "nats", "stripe"]
-    {
+    let parts = ["svc-auth", "svc-tickets", "svc-orders", "svc-payments", "svc-expiration", "client"];
+    for name in parts.into_iter().chain(["nats", "stripe"]) {
         assert!(
             whole.summary.iter().any(|line| line.trim().starts_with(name)),
             "{name}: {:?}",
@@ -327,7 +328,7 @@ fn help_explains_the_subcommands_and_every_variable_that_is_read() {
         .iter()
         .map(String::as_str)
         // What all of them are told in the same way is read in `web`.
-        .chain(["libs/web/src", "src"])
+        .chain(["libs/web/src", "client/src", "src"])
         .flat_map(|room| variables_in(&root.join(room)))
         .collect();
     // By the library that writes the log.
@@ -398,6 +399,37 @@ async fn each_span_says_of_which_service_it_is() {
         ];
         (expected.into_iter().all(is_told) && spans.iter().all(|span| span.service == "ticketing"))
             .then_some(())
+    };
+    assert!(within(PATIENCE, told).await.is_some(), "{:#?}", collector.all());
+}
+
+/// What a browser does continues in the API: one click is one trace.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_click_on_a_page_is_one_trace_down_to_the_log() {
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+    let collector = Collector::start(Answers::Well).await;
+    let directory = TempDir::new().unwrap();
+    let whole = Whole::start(directory.path(), &[("JAEGER_COLLECTOR_URL", &collector.url)]).await;
+    let seller = Visitor::signed_up(&whole, "seller@example.com").await;
+    let (_, ticket) = seller.list(&whole, "Concert").await;
+    let buyer = Visitor::signed_up(&whole, "buyer@example.com").await;
+    let click = buyer.0.post(format!("{}/tickets/{}/buy", whole.url, text(&ticket["id"])));
+    let click = click.header("uber-trace-id", format!("{TRACE}:b7ad6b7169203331:0:1"));
+    assert_eq!(click.send().await.unwrap().status(), StatusCode::OK);
+
+    let told = || async {
+        let spans = collector.all();
+        let find = |name: &str, kind: SpanKind, parent: &str| {
+            let found =
+                spans.iter().find(|span| span.name == name && span.kind == kind && span.parent == parent);
+            found.filter(|span| span.trace == TRACE).cloned()
+        };
+        let page = find("POST /tickets/:id/buy", SpanKind::Server, "b7ad6b7169203331")?;
+        assert_eq!(page.attributes["service"], "client");
+        let asked = find("POST /api/orders", SpanKind::Client, &page.id)?;
+        let answered = find("POST /api/orders", SpanKind::Server, &asked.id)?;
+        assert_eq!(answered.attributes["service"], "svc-orders");
+        find("publish order:created", SpanKind::Producer, &answered.id)
     };
     assert!(within(PATIENCE, told).await.is_some(), "{:#?}", collector.all());
 }

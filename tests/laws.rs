@@ -39,12 +39,13 @@ fn every_service_has_the_same_rooms() {
 
 #[test]
 fn only_config_and_main_read_the_environment() {
-    hold(
-        services()
-            .iter()
-            .flat_map(|service| files_in(&format!("{service}/src")))
-            .flat_map(|file| peeks(&file)),
-    );
+    let places = services().into_iter().chain(["client".to_owned()]);
+    hold(places.flat_map(|place| files_in(&format!("{place}/src"))).flat_map(|file| peeks(&file)));
+}
+
+#[test]
+fn on_a_page_everything_is_text() {
+    hold(files_in("client/src").iter().flat_map(markup));
 }
 
 #[test]
@@ -369,6 +370,26 @@ fn peeks(file: &File) -> Vec<String> {
         })
         .map(|(line, word)| format!("{}:{line}: `{word}`: only config.rs reads the environment", file.path))
         .collect()
+}
+
+// --- What a page may be made of -----------------------------------------------------------------------------------
+
+/// Words by which text of somebody's would become markup, or a page carry what its policy forbids.
+fn markup(file: &File) -> Vec<String> {
+    let inline = ["style=", "onclick=", "onsubmit=", "javascript:"];
+    let lines = file.code.lines().zip(1..);
+    let inline = lines.filter(move |(line, _)| inline.iter().any(|word| line.contains(word)));
+    let inline = inline.map(|(_, line)| line);
+    let lines = file.lines_naming("PreEscaped").into_iter().chain(inline);
+    lines.map(|line| format!("{}:{line}: pages are text and links, nothing inline", file.path)).collect()
+}
+
+#[test]
+fn markup_from_elsewhere_is_caught() {
+    let caught = |text| markup(&File::of("client/src/pages/x.rs", text)).len();
+    assert_eq!(caught("html! { p { (ticket.title) } } // no PreEscaped"), 0);
+    assert_eq!(caught("html! { p { (PreEscaped(&ticket.title)) } }"), 1);
+    assert_eq!(caught("html! { p style=\"color: red\" { \"x\" } }"), 1);
 }
 
 #[test]
@@ -734,7 +755,7 @@ fn readme() -> String {
     fs::read_to_string(root().join("README.md")).expect("README.md is there")
 }
 
-/// The directories of the services, and of the client once there is one.
+/// The directories of the services.
 fn services() -> Vec<String> {
     let entries = fs::read_dir(root()).expect("the root is there").flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());

@@ -11,7 +11,7 @@ use eventstore::{Cause, Decider};
 use uuid::Uuid;
 
 use crate::{
-    domain::{self, Account, Address, Email, Password},
+    domain::{self, Account, Address, Email, Password, Rejection},
     error::Error,
     limits::Limit,
     passwords::Passwords,
@@ -87,16 +87,58 @@ pub(crate) async fn sign_in(
         Address::Free => None,
     };
     let id = account.as_ref().map_or(NOBODY, |account| account.id);
-    let wrapped = app.user_keys.get(id).await?;
-    let hash = match account.zip(wrapped) {
-        Some((account, wrapped)) => {
-            let key = app.master_key.unwrap(id, &wrapped)?;
-            Some(key.open(Field::PasswordHash, &account.password_hash)?)
-        }
-        // Without the key they are erased, even if the event is still to come.
-        None => None,
-    };
+    let hash = password_hash(app, account.as_ref()).await?;
+    verify(app, client, password, hash).await?;
+    Ok(User { id, email: email.as_str().into() })
+}
 
+/// Erases whoever has the session, if it is their password; returns the sequence that a reader must have seen.
+///
+/// The key first, then the event. A crash between the two leaves an address that is still taken by somebody whom nobody
+/// can read any more; the other way round it would leave a free address, and a key that opens what is in the log for
+/// ever, as nothing would tell that it is one too many.
+///
+/// Whoever asks again gets to the same end. With the key in place, nothing has happened yet. Without it there is no
+/// hash to compare with: it was destroyed by somebody who knew the password, so the event is all that is missing.
+/// And where the address is free, or another's by now, that is there, too.
+pub(crate) async fn erase(
+    app: &App,
+    client: IpAddr,
+    id: UserId,
+    email: Email,
+    password: Password,
+) -> Result<u64, Error> {
+    app.signin_failures.check(client, Instant::now())?;
+    let subject = user_subject(&app.master_key.email_key(&email));
+    app.users.view().catch_up(PATIENCE).await?;
+    if let Address::Taken(account) = app.users.view().head(&subject)?.state
+        && account.id == id
+        && let Some(hash) = password_hash(app, Some(&account)).await?
+    {
+        verify(app, client, password, Some(hash)).await?;
+    }
+    // Also when it seems gone already: destroyed twice, it is gone once.
+    app.user_keys.destroy(id).await?;
+    let decided = app
+        .users
+        .transact(&subject, Cause::Command, |address| Ok::<_, Rejection>(domain::erase(address, id)))
+        .await?;
+    Ok(decided.sequence)
+}
+
+/// The hash of the account's password; `None` without an account, and without its key: then its owner is erased, even
+/// if the event is still to come.
+async fn password_hash(app: &App, account: Option<&Account>) -> Result<Option<String>, Error> {
+    let id = account.map_or(NOBODY, |account| account.id);
+    // Asked for nobody, too: that takes as long.
+    let wrapped = app.user_keys.get(id).await?;
+    let Some((account, wrapped)) = account.zip(wrapped) else { return Ok(None) };
+    let key = app.master_key.unwrap(id, &wrapped)?;
+    Ok(Some(key.open(Field::PasswordHash, &account.password_hash)?))
+}
+
+/// Holds the password against the hash, and a failure against the client.
+async fn verify(app: &App, client: IpAddr, password: Password, hash: Option<String>) -> Result<(), Error> {
     let turn = app.passwords.turn().await?;
     // Again: others of this client's may have failed while this one waited. The turn is held until its own failure
     // counts, so trying many at once gains no more tries than there are turns.
@@ -105,7 +147,7 @@ pub(crate) async fn sign_in(
         app.signin_failures.count(client, Instant::now());
         return Err(Error::InvalidCredentials);
     }
-    Ok(User { id, email: email.as_str().into() })
+    Ok(())
 }
 
 /// Spares the work for an address that is taken. For one that seems free, the decision that follows the work counts.

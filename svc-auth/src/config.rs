@@ -4,7 +4,7 @@ use std::{path::PathBuf, str::FromStr};
 
 use contract::stream::{DEAD_LETTERS, DEAD_LETTERS_PREFIX};
 use eventstore::{Auth, Settings, StoreConfig};
-use web::{Env, Keys, SessionCookie, env::Invalid};
+use web::{Env, Keys, Proxies, SessionCookie, env::Invalid};
 
 use crate::sealing::MasterKey;
 
@@ -21,6 +21,8 @@ pub struct Config {
     pub master_key: MasterKey,
     /// Passwords are hashed by scrypt with N = 2^this: 14 to 20 from the environment, less in tests.
     pub scrypt_log_n: u8,
+    /// Whose word about where a request came from counts.
+    pub trusted_proxies: Proxies,
     /// How many may sign up from one address; 0 is no limit.
     pub signups_per_minute: u32,
     /// How many may fail to sign in from one address; 0 is no limit.
@@ -56,6 +58,11 @@ impl Config {
             cookie: SessionCookie { secure: env.or("SECURE_COOKIES", true, "true or false")? },
             master_key: env.secret("MASTER_KEY", "32 random bytes as 64 hexadecimal digits")?,
             scrypt_log_n: env.or("SCRYPT_LOG_N", LogN(17), "a whole number from 14 to 20")?.0,
+            trusted_proxies: env.or(
+                "TRUSTED_PROXIES",
+                Proxies::local(),
+                "addresses or networks, separated by commas",
+            )?,
             signups_per_minute: env.or("SIGNUPS_PER_MINUTE", 60, per_minute)?,
             signin_failures_per_minute: env.or("SIGNIN_FAILURES_PER_MINUTE", 10, per_minute)?,
         })

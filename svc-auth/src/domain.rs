@@ -71,6 +71,16 @@ pub fn sign_up(address: &Address, account: &Account) -> Result<Option<UserEvent>
     Ok(Some(UserEvent::SignedUp(UserSignedUp { id, email, password_hash })))
 }
 
+/// Gives the address of whoever is erased back.
+///
+/// Nothing when it is free, or somebody else's by now: then they were erased before.
+pub fn erase(address: &Address, id: UserId) -> Option<UserEvent> {
+    match address {
+        Address::Taken(account) if account.id == id => Some(UserEvent::Erased(UserErased { id })),
+        Address::Taken(_) | Address::Free => None,
+    }
+}
+
 /// An email address in its one spelling: trimmed, lower case. Does not show itself in a log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Email(String);
@@ -192,16 +202,30 @@ mod tests {
         assert_eq!(sign_up(&address, &account(2)), Ok(Some(signed_up(2))));
     }
 
+    #[test]
+    fn whoever_has_the_address_is_erased() {
+        assert_eq!(erase(&given(&[signed_up(1)]), account(1).id), Some(erased(1)));
+        assert_eq!(erase(&given(&[signed_up(1), erased(1), signed_up(2)]), account(2).id), Some(erased(2)));
+    }
+
+    #[test]
+    fn who_is_erased_already_is_left_alone_and_so_is_whoever_came_after() {
+        assert_eq!(erase(&given(&[]), account(1).id), None);
+        assert_eq!(erase(&given(&[signed_up(1), erased(1)]), account(1).id), None);
+        assert_eq!(erase(&given(&[signed_up(1), erased(1), signed_up(2)]), account(1).id), None);
+    }
+
     #[derive(Clone, Copy, Debug)]
     enum Step {
         SignUp,
-        Erase,
+        /// Of one of those who signed up so far, or will.
+        Erase(u128),
     }
 
     proptest! {
         #[test]
         fn nobody_signs_up_while_another_has_the_address(
-            steps in prop::collection::vec(prop_oneof![Just(Step::SignUp), Just(Step::Erase)], 0..20),
+            steps in prop::collection::vec(prop_oneof![Just(Step::SignUp), (1..20_u128).prop_map(Step::Erase)], 0..40),
         ) {
             let mut address = Address::default();
             let mut holder = None;
@@ -214,9 +238,12 @@ mod tests {
                         holder = Some(number);
                         event
                     }
-                    Step::Erase => {
-                        let Some(number) = holder.take() else { continue };
-                        erased(number)
+                    Step::Erase(of) => {
+                        let event = erase(&address, account(of).id);
+                        prop_assert_eq!(event.is_some(), holder == Some(of));
+                        let Some(event) = event else { continue };
+                        holder = None;
+                        event
                     }
                 };
                 address = evolve(address, &event);

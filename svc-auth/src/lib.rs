@@ -71,7 +71,7 @@ pub async fn run(config: Config, listener: Listener, shutdown: CancellationToken
         false => Status::Starting("waiting for their bucket".into()),
     });
 
-    let routes = http::routes(&app, &config.keys, config.cookie);
+    let routes = http::routes(&app, &config.keys, config.cookie, &config.trusted_proxies);
     let create = store.create_stream(USERS.name, USERS.subjects);
     let open = async { Ok(app.user_keys.open(replicas, app.master_key.fingerprint(), &shutdown).await?) };
     let serve = async { Ok(web::serve(listener, health, routes, shutdown.clone()).await?) };

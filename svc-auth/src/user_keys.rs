@@ -90,6 +90,17 @@ impl UserKeys {
         get(self.bucket()?, &owner.to_string()).await
     }
 
+    /// Destroys the wrapped key of a user, and every revision that the bucket has of it. Without one, nothing happens.
+    ///
+    /// The server overwrites nothing: until it compacts its file, the disk holds a key that it serves to nobody.
+    ///
+    /// # Errors
+    /// When the server does not answer, or refuses: it may be destroyed or not.
+    pub async fn destroy(&self, owner: UserId) -> Result<(), Unavailable> {
+        let destroyed = self.bucket()?.purge(owner.to_string()).await;
+        destroyed.map_err(|error| unavailable("purging", &error))
+    }
+
     fn bucket(&self) -> Result<&kv::Store, Unavailable> {
         // Better to say so at once than to wait for an answer that cannot come.
         if !self.0.connection.is_up() {

@@ -6,13 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_nats::jetstream::{self, kv};
 use contract::{
-    UserEvent,
-    event::UserErased,
     http::User,
     stream::{DEAD_LETTERS, DEAD_LETTERS_PREFIX, USERS, user_subject},
 };
-use eventstore::{Auth, Cause, Connection, Log, Settings, StartError, StoreConfig};
+use eventstore::{Auth, Settings, StartError, StoreConfig};
 use futures::future::join_all;
 use reqwest::{Client, Response, StatusCode};
 use sandbox::nats::{NatsOptions, NatsServer};
@@ -39,6 +38,7 @@ fn config(nats: &NatsServer, dir: &Path) -> Config {
         cookie: SessionCookie { secure: true },
         master_key: master_key("a"),
         scrypt_log_n: 4,
+        trusted_proxies: web::Proxies::local(),
         signups_per_minute: 0,
         signin_failures_per_minute: 0,
     }
@@ -94,6 +94,12 @@ impl Service {
 
     async fn sign_in(&self, email: &str, password: &str) -> Response {
         self.post("signin", &json!({ "email": email, "password": password })).await
+    }
+
+    /// Asks to be erased, with the token of a session.
+    async fn erase(&self, token: &str, body: &Value) -> Response {
+        let request = self.http.delete(format!("{}/api/users/me", self.url)).bearer_auth(token);
+        request.json(body).send().await.unwrap()
     }
 
     /// Who `/currentuser` says one is with this header.
@@ -303,35 +309,140 @@ async fn another_master_key_does_not_start() {
     assert!(error.contains(master_key("b").fingerprint()), "{error}");
 }
 
+/// Signs somebody up; returns who they are and the token of their session.
+async fn newcomer(auth: &Service, email: &str, password: &str) -> (User, String) {
+    let answer = auth.sign_up(email, password).await;
+    let (token, _) = session_cookie(&answer);
+    (user(answer, StatusCode::CREATED).await, token)
+}
+
+/// Asserts that somebody is erased, as far as they are told.
+fn erased(answer: &Response) {
+    assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+    let (token, attributes) = session_cookie(answer);
+    assert_eq!((token.as_str(), attributes.split(';').next()), ("", Some("Max-Age=0")));
+    assert!(answer.headers()["x-position"].to_str().unwrap().starts_with("USERS="));
+}
+
+/// The users' keys, as the server has them.
+async fn keys_of(nats: &NatsServer) -> kv::Store {
+    jetstream::new(async_nats::connect(nats.url()).await.unwrap()).get_key_value(BUCKET).await.unwrap()
+}
+
+/// The types of an address's events.
+async fn events_of(nats: &NatsServer, email: &str) -> Vec<String> {
+    let subject = user_subject(&master_key("a").email_key(&Email::parse(email).unwrap()));
+    let stream = jetstream::new(async_nats::connect(nats.url()).await.unwrap()).get_stream(USERS.name).await;
+    let stream = stream.unwrap();
+    let mut types = Vec::new();
+    for sequence in 1..=stream.cached_info().state.last_sequence {
+        let message = stream.get_raw_message(sequence).await.unwrap();
+        if message.subject.as_str() == subject {
+            types.push(message.headers.get("ce-type").unwrap().as_str().to_owned());
+        }
+    }
+    types
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_erased_is_unknown_and_may_come_back() {
+async fn who_asks_to_be_erased_is_unknown_and_may_come_back() {
     let (nats, dir) = (NatsServer::temporary().await.unwrap(), TempDir::new().unwrap());
     let auth = Service::start(config(&nats, dir.path())).await;
-    let ann = user(auth.sign_up("ann@example.com", "correct horse").await, StatusCode::CREATED).await;
+    let (ann, token) = newcomer(&auth, "ann@example.com", "correct horse").await;
+    let (bob, _) = newcomer(&auth, "bob@example.com", "correct horse").await;
+    let keys = keys_of(&nats).await;
+    let kept = keys.entry(ann.id.to_string()).await.unwrap().expect("a key");
 
-    let settings = Settings { url: nats.url().into(), auth: Auth::None, name: "test".into() };
-    let connection = Connection::open(settings).await.unwrap();
-    let bucket = timeout(PATIENCE, async {
-        loop {
-            match connection.jetstream().get_key_value(BUCKET).await {
-                Ok(bucket) => break bucket,
-                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-            }
-        }
-    });
-    bucket.await.unwrap().purge(ann.id.to_string()).await.unwrap();
+    erased(&auth.erase(&token, &json!({ "password": "correct horse" })).await);
     bad_request(auth.sign_in("ann@example.com", "correct horse").await, "Invalid credentials").await;
-    bad_request(auth.sign_up("ann@example.com", "correct horse").await, "Email in use").await;
+    assert_eq!(keys.get(ann.id.to_string()).await.unwrap(), None);
+    assert!(keys.stream.get_raw_message(kept.revision).await.is_err(), "no earlier revision stays");
+    assert_eq!(events_of(&nats, "ann@example.com").await, ["user:signed-up", "user:erased"]);
 
-    let subject = user_subject(&master_key("a").email_key(&Email::parse("ann@example.com").unwrap()));
-    let erased = UserEvent::Erased(UserErased { id: ann.id });
-    let log = Log::reader(&connection, USERS.name, USERS.source);
-    log.append(&subject, &erased, 1, 1, Cause::Command).await.unwrap();
-    bad_request(auth.sign_in("ann@example.com", "correct horse").await, "Invalid credentials").await;
     let again = user(auth.sign_up("ann@example.com", "battery staple").await, StatusCode::CREATED).await;
     assert_ne!(again.id, ann.id);
     assert_eq!(user(auth.sign_in("ann@example.com", "battery staple").await, StatusCode::OK).await, again);
+    bad_request(auth.sign_in("ann@example.com", "correct horse").await, "Invalid credentials").await;
+
+    // The first Ann's session is good for no more than being told so: whoever came after is another.
+    erased(&auth.erase(&token, &json!({ "password": "correct horse" })).await);
+    assert_eq!(user(auth.sign_in("ann@example.com", "battery staple").await, StatusCode::OK).await, again);
+    assert_eq!(user(auth.sign_in("bob@example.com", "correct horse").await, StatusCode::OK).await, bob);
     auth.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_erased_without_their_password() {
+    let (nats, dir) = (NatsServer::temporary().await.unwrap(), TempDir::new().unwrap());
+    let limits = Config { signin_failures_per_minute: 3, ..config(&nats, dir.path()) };
+    let auth = Service::start(limits).await;
+    let (ann, token) = newcomer(&auth, "ann@example.com", "correct horse").await;
+    newcomer(&auth, "bob@example.com", "battery staple").await;
+
+    let signed_out = auth.http.delete(format!("{}/api/users/me", auth.url)).body("{").send().await.unwrap();
+    refused(signed_out, StatusCode::UNAUTHORIZED, json!([{ "message": "Not authorized" }])).await;
+    let supply = json!([{ "message": "You must supply a password", "field": "password" }]);
+    for body in [json!({}), json!({ "password": "" }), json!({ "password": 7 })] {
+        refused(auth.erase(&token, &body).await, StatusCode::BAD_REQUEST, supply.clone()).await;
+    }
+    let plain = auth.http.delete(format!("{}/api/users/me", auth.url)).bearer_auth(&token).body("x");
+    assert_eq!(plain.send().await.unwrap().status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+
+    let guess = json!({ "password": "battery staple" });
+    bad_request(auth.erase(&token, &guess).await, "Invalid credentials").await;
+    bad_request(auth.sign_in("ann@example.com", "battery staple").await, "Invalid credentials").await;
+    bad_request(auth.erase(&token, &guess).await, "Invalid credentials").await;
+    // Guesses here and there count as the same.
+    for answer in [
+        auth.erase(&token, &json!({ "password": "correct horse" })).await,
+        auth.sign_in("ann@example.com", "correct horse").await,
+    ] {
+        assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert!(answer.headers().contains_key("retry-after"));
+    }
+    assert!(keys_of(&nats).await.get(ann.id.to_string()).await.unwrap().is_some());
+    assert_eq!(events_of(&nats, "ann@example.com").await, ["user:signed-up"]);
+    auth.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_that_was_broken_off_gets_to_its_end_when_it_is_asked_for_again() {
+    let (mut nats, dirs) =
+        (NatsServer::temporary().await.unwrap(), [TempDir::new().unwrap(), TempDir::new().unwrap()]);
+    let left = Service::start(config(&nats, dirs[0].path())).await;
+    let right = Service::start(config(&nats, dirs[1].path())).await;
+    let (ann, token) = newcomer(&left, "ann@example.com", "correct horse").await;
+    let password = json!({ "password": "correct horse" });
+
+    // As a crash between the two leaves it: the key is gone, the event is to come.
+    keys_of(&nats).await.purge(ann.id.to_string()).await.unwrap();
+    bad_request(right.sign_in("ann@example.com", "correct horse").await, "Invalid credentials").await;
+    bad_request(right.sign_up("ann@example.com", "correct horse").await, "Email in use").await;
+    erased(&right.erase(&token, &password).await);
+    assert_eq!(events_of(&nats, "ann@example.com").await, ["user:signed-up", "user:erased"]);
+    let (_, token) = newcomer(&left, "ann@example.com", "correct horse").await;
+
+    nats.kill();
+    let refused = left.erase(&token, &password).await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.headers().get("set-cookie").is_none());
+    nats.restart().await.unwrap();
+    left.ready().await;
+    right.ready().await;
+
+    // From both replicas at once, and once more: it happens once.
+    let answers = join_all([&left, &right, &left, &right].map(|auth| auth.erase(&token, &password))).await;
+    answers.iter().for_each(erased);
+    erased(&left.erase(&token, &password).await);
+    let twice = ["user:signed-up", "user:erased", "user:signed-up", "user:erased"];
+    assert_eq!(events_of(&nats, "ann@example.com").await, twice);
+    // At once, also on the replica that did not do it.
+    for auth in [&right, &left] {
+        bad_request(auth.sign_in("ann@example.com", "correct horse").await, "Invalid credentials").await;
+    }
+    newcomer(&right, "ann@example.com", "correct horse").await;
+    left.stop().await;
+    right.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

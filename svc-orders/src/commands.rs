@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use contract::{
     OrderId, TicketId, Timestamp, UserId,
     event::OrderedTicket,
-    http::Order,
+    http::{Order, Sale},
     stream::{order_subject, ticket_subject},
 };
 use eventstore::{Cause, Decider, View};
@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::{
     domain::{self, Rejection, TicketOrders},
     error::Error,
-    projections::{self, Orders, Ticket, Tickets},
+    projections::{self, Orders, Page, Ticket, Tickets},
     reactors::Command,
 };
 
@@ -77,6 +77,25 @@ pub(crate) async fn read(app: &App, id: OrderId, reader: UserId) -> Result<Order
         true => Ok(order),
         false => Err(Error::Rejected(Rejection::NotYourOrder)),
     }
+}
+
+/// Up to `limit` orders that others placed for the seller's tickets, newest first, beginning behind `after`.
+pub(crate) async fn sales(
+    app: &App,
+    seller: UserId,
+    after: Option<OrderId>,
+    limit: usize,
+) -> Result<Page<Sale>, Error> {
+    let (orders, tickets) = (app.orders.view().clone(), app.tickets.clone());
+    // Off the async threads: it looks at each ticket of the seller's.
+    let merging =
+        tokio::task::spawn_blocking(move || projections::sales(&orders, &tickets, seller, after, limit));
+    Ok(merging.await.map_err(|error| Error::Internal(error.to_string()))??)
+}
+
+/// The latest orders that others placed for each of these tickets, as far as the seller's they are.
+pub(crate) fn latest_sales(app: &App, seller: UserId, tickets: &[TicketId]) -> Result<Vec<Sale>, Error> {
+    Ok(projections::latest_sales(app.orders.view(), &app.tickets, seller, tickets)?)
 }
 
 /// Does what an event of another service asks for. Nothing, when it is done or was overtaken.

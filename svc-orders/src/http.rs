@@ -7,6 +7,8 @@ use contract::{
     stream::{ORDERS, TICKETS, order_subject},
 };
 use futures::{Stream, stream};
+use serde::Serialize;
+use uuid::Uuid;
 use warp::{
     Filter, Reply,
     filters::BoxedFilter,
@@ -15,16 +17,19 @@ use warp::{
     reply::{Response, json, with_status},
     sse::Event,
 };
-use web::{Body, Keys, Query, Seen, Session};
+use web::{ApiError, Body, Keys, Query, Seen, Session};
 
 use crate::{
     commands::{self, App},
     error::Error,
-    projections,
+    projections::{self, Page},
 };
 
 /// How long a read waits for what its caller has written or seen elsewhere.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Of how many tickets at once the latest sales may be asked for.
+const SALES_OF: usize = 100;
 
 pub(crate) fn routes(app: &App, keys: &Keys) -> BoxedFilter<(Response,)> {
     let app = {
@@ -34,18 +39,35 @@ pub(crate) fn routes(app: &App, keys: &Keys) -> BoxedFilter<(Response,)> {
     let caller = app.and(web::session(keys)).and(web::seen());
 
     let all = path!("api" / "orders").and(web::route("/api/orders"));
+    let sales = path!("api" / "orders" / "sales").and(web::route("/api/orders/sales"));
     let one = path!("api" / "orders" / String).and(web::route("/api/orders/:id"));
     let history = path!("api" / "orders" / String / "history").and(web::route("/api/orders/:id/history"));
     let events = path!("api" / "orders" / String / "events").and(web::route("/api/orders/:id/events"));
 
     let create = all.and(warp::post()).and(caller.clone()).and(web::body()).then(create).map(web::reply);
     let list = all.and(warp::get()).and(caller.clone()).and(web::query()).then(list).map(web::reply);
+    // Before the one order, whose id could be any word.
+    let sales =
+        sales.and(warp::get()).and(caller.clone()).and(web::query()).then(self::sales).map(web::reply);
     let read = one.and(warp::get()).and(caller.clone()).then(read).map(web::reply);
     let cancel = one.and(warp::delete()).and(caller.clone()).then(cancel).map(web::reply);
     let history = history.and(warp::get()).and(caller.clone()).then(self::history).map(web::reply);
     let events = events.and(warp::get()).and(caller).then(self::events).map(web::reply);
 
-    create.or(list).unify().or(read).unify().or(cancel).unify().or(history).unify().or(events).unify().boxed()
+    create
+        .or(list)
+        .unify()
+        .or(sales)
+        .unify()
+        .or(read)
+        .unify()
+        .or(cancel)
+        .unify()
+        .or(history)
+        .unify()
+        .or(events)
+        .unify()
+        .boxed()
 }
 
 async fn create(app: App, session: Session, seen: Seen, body: Body) -> Result<Response, Error> {
@@ -62,19 +84,30 @@ async fn create(app: App, session: Session, seen: Seen, body: Body) -> Result<Re
 async fn list(app: App, session: Session, seen: Seen, query: Query) -> Result<Response, Error> {
     let buyer = UserId(session.user()?.id);
     let page = query.page()?;
-    let after = match &page.cursor {
-        Some(cursor) => {
-            let bytes = <[u8; 16]>::try_from(cursor.as_slice()).map_err(|_| web::page::invalid_cursor())?;
-            Some(OrderId(uuid::Uuid::from_bytes(bytes)))
-        }
-        None => None,
+    let direction = match query.get("order") {
+        None => eventstore::Order::Ascending,
+        Some("newest") => eventstore::Order::Descending,
+        Some(_) => return Err(ApiError::invalid("order", "Order must be newest, or left out").into()),
     };
+    let after = page.cursor.as_deref().map(order_of_cursor).transpose()?;
     catch_up_with(&app, &seen).await;
-    let orders = projections::orders_of(app.orders.view(), buyer, after, page.limit)?;
-    Ok(match orders.last().filter(|_| orders.len() == page.limit) {
-        Some(last) => query.with_next(json(&orders), last.id.as_bytes()),
-        None => json(&orders).into_response(),
-    })
+    let orders = projections::orders_of(app.orders.view(), buyer, direction, after, page.limit)?;
+    Ok(paged(&query, &orders))
+}
+
+async fn sales(app: App, session: Session, seen: Seen, query: Query) -> Result<Response, Error> {
+    let seller = UserId(session.user()?.id);
+    let page = query.page()?;
+    let after = page.cursor.as_deref().map(order_of_cursor).transpose()?;
+    let tickets = query.get_all("ticketId").map(str::parse::<TicketId>).collect::<Result<Vec<_>, _>>();
+    let tickets = tickets.ok().filter(|tickets| tickets.len() <= SALES_OF);
+    let tickets =
+        tickets.ok_or_else(|| ApiError::invalid("ticketId", "TicketId must be an id, at most 100 times"))?;
+    catch_up_with(&app, &seen).await;
+    if !tickets.is_empty() {
+        return Ok(json(&commands::latest_sales(&app, seller, &tickets)?).into_response());
+    }
+    Ok(paged(&query, &commands::sales(&app, seller, after, page.limit).await?))
 }
 
 async fn read(id: String, app: App, session: Session, seen: Seen) -> Result<Response, Error> {
@@ -132,6 +165,17 @@ async fn catch_up_with(app: &App, seen: &Seen) {
     if let Some(sequence) = seen.at(TICKETS.name) {
         let _ = app.tickets.wait_for(sequence, PATIENCE).await;
     }
+}
+
+fn paged<T: Serialize>(query: &Query, page: &Page<T>) -> Response {
+    match page.next {
+        Some(last) => query.with_next(json(&page.items), last.as_bytes()),
+        None => json(&page.items).into_response(),
+    }
+}
+
+fn order_of_cursor(cursor: &[u8]) -> Result<OrderId, ApiError> {
+    Uuid::from_slice(cursor).map(OrderId).map_err(|_| web::page::invalid_cursor())
 }
 
 fn order_id(text: &str) -> Result<OrderId, Error> {

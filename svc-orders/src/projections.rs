@@ -1,11 +1,11 @@
 //! What svc-orders has read: its own orders, and the tickets that can be ordered.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use contract::{
-    Cents, OrderEvent, OrderId, TicketEvent, UserId,
-    event::OrderStatus,
-    http::{HistoryEntry, Order, OrderTicket},
+    Cents, OrderEvent, OrderId, TicketEvent, TicketId, UserId,
+    event::{OrderCancelled, OrderStatus, TicketCreated},
+    http::{HistoryEntry, Order, OrderTicket, Sale},
     stream::order_subject,
 };
 use eventstore::{Projection, Recorded, Rows, Table, View};
@@ -14,17 +14,26 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::{self, TicketOrders};
 
-/// ORDERS: the aggregate of each ticket, each order, each buyer's orders, each order's history.
+/// ORDERS: the aggregate of each ticket, each order, each buyer's orders, each ticket's orders, each order's history.
 #[derive(Debug)]
 pub struct Orders;
 
 const BY_ID: Table<Order> = Table::new("orders");
 /// Buyer's id, order's id. Ids sort by time, so a buyer's orders are the oldest first.
 const BY_BUYER: Table<OrderId> = Table::new("by-buyer");
+/// Ticket's id, order's id.
+const BY_TICKET: Table<Sale> = Table::new("by-ticket");
 /// Order's id, version in big-endian.
 const HISTORY: Table<HistoryEntry> = Table::new("history");
 /// How many orders have each status, by its name.
 const COUNTS: Table<u64> = Table::new("counts");
+
+/// How many tickets of one seller are looked at for their sales: those that were listed last.
+const MOST_TICKETS: usize = 10_000;
+/// How many orders of each ticket are its latest.
+const LATEST: usize = 5;
+/// How many orders of the seller's own one look at the sales passes over: then it answers what it has.
+const PASSED_OVER: usize = 1_000;
 
 /// How often the orders are counted for the metrics.
 const TELL_EVERY: Duration = Duration::from_secs(5);
@@ -34,7 +43,7 @@ impl Projection for Orders {
     type State = TicketOrders;
 
     const NAME: &'static str = "orders";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
 
     fn evolve(state: TicketOrders, event: &OrderEvent) -> TicketOrders {
         domain::evolve(state, event)
@@ -46,6 +55,9 @@ impl Projection for Orders {
         count(rows, before, order.status);
         rows.put(&BY_ID, order.id.as_bytes(), &shown(order, recorded.version));
         rows.put(&BY_BUYER, &joined(order.buyer.as_bytes(), order.id.as_bytes()), &order.id);
+        let by_ticket = joined(order.ticket.id.as_bytes(), order.id.as_bytes());
+        let before = rows.get(&BY_TICKET, &by_ticket);
+        rows.put(&BY_TICKET, &by_ticket, &sale(order, recorded, before));
         let entry = HistoryEntry {
             event_type: recorded.event_type.clone(),
             version: recorded.version,
@@ -54,6 +66,17 @@ impl Projection for Orders {
         };
         rows.put(&HISTORY, &joined(order.id.as_bytes(), &recorded.version.to_be_bytes()), &entry);
     }
+}
+
+/// The order as the ticket's seller sees it after the event; `before` is how they saw it before.
+fn sale(order: &domain::Order, recorded: &Recorded<OrderEvent>, before: Option<Sale>) -> Sale {
+    let Order { id, user_id, status, expires_at, ticket, version } = shown(order, recorded.version);
+    let reason = match &recorded.event {
+        OrderEvent::Cancelled(OrderCancelled { reason, .. }) => Some(*reason),
+        OrderEvent::Created(_) | OrderEvent::AwaitingPayment(_) | OrderEvent::Completed(_) => None,
+    };
+    let time = before.map_or_else(|| recorded.time.into(), |before| before.time);
+    Sale { order_id: id, user_id, status, reason, expires_at, ticket, version, time }
 }
 
 fn count(rows: &mut Rows<'_>, before: Option<OrderStatus>, now: OrderStatus) {
@@ -125,17 +148,106 @@ pub(crate) fn order(orders: &View<Orders>, id: OrderId) -> Result<Option<Order>,
     orders.get(&BY_ID, id.as_bytes())
 }
 
-/// Up to `limit` of the buyer's orders, oldest first, beginning behind `after`.
+/// A part of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Page<T> {
+    pub(crate) items: Vec<T>,
+    /// Behind which order the list goes on; `None` at its end.
+    pub(crate) next: Option<OrderId>,
+}
+
+/// Up to `limit` of the buyer's orders, from the oldest on or from the newest back, beginning behind `after`.
 pub(crate) fn orders_of(
     orders: &View<Orders>,
     buyer: UserId,
+    direction: eventstore::Order,
     after: Option<OrderId>,
     limit: usize,
-) -> Result<Vec<Order>, eventstore::Error> {
+) -> Result<Page<Order>, eventstore::Error> {
     let after = after.map(|id| joined(buyer.as_bytes(), id.as_bytes()));
-    let ids =
-        orders.scan(&BY_BUYER, buyer.as_bytes(), after.as_deref(), eventstore::Order::Ascending, limit)?;
-    ids.into_iter().filter_map(|(_, id)| order(orders, id).transpose()).collect()
+    // One more tells whether there is a next page.
+    let rows = orders.scan(&BY_BUYER, buyer.as_bytes(), after.as_deref(), direction, limit + 1)?;
+    let mut ids: Vec<_> = rows.into_iter().map(|(_, id)| id).collect();
+    let more = ids.len() > limit;
+    ids.truncate(limit);
+    let next = ids.last().copied().filter(|_| more);
+    let items = ids.into_iter().filter_map(|id| order(orders, id).transpose()).collect::<Result<_, _>>()?;
+    Ok(Page { items, next })
+}
+
+/// Up to `limit` orders that others placed for the seller's tickets, newest first, beginning behind `after`.
+///
+/// Who sells what, TICKETS tells; who ordered it, ORDERS. No row of the one waits for the other: they meet here, so it
+/// does not matter which was heard of first, or is replayed.
+///
+/// Looks at the 10,000 tickets that the seller listed last, and reads one order of each beside those that it answers.
+/// It passes over the seller's own orders, 1,000 at most: a page may hold fewer than `limit`, even none, and yet not
+/// be the last.
+pub(crate) fn sales(
+    orders: &View<Orders>,
+    tickets: &View<Tickets>,
+    seller: UserId,
+    after: Option<OrderId>,
+    limit: usize,
+) -> Result<Page<Sale>, eventstore::Error> {
+    let backwards = eventstore::Order::Descending;
+    let listed = tickets.scan(&BY_SELLER, seller.as_bytes(), None, backwards, MOST_TICKETS)?;
+    let listed = listed.into_iter().map(|(_, ticket)| ticket).collect();
+    merge(listed, seller, PASSED_OVER, after, limit, |ticket, after| {
+        let after = after.map(|id| joined(ticket.as_bytes(), id.as_bytes()));
+        let newest = orders.scan(&BY_TICKET, ticket.as_bytes(), after.as_deref(), backwards, 1)?;
+        Ok(newest.into_iter().map(|(_, sale)| sale).next())
+    })
+}
+
+/// The five latest orders that others placed for each of these tickets, if the seller sells it, newest first for each.
+///
+/// The one that holds a ticket or has bought it is the latest of all, so it is always among them.
+pub(crate) fn latest_sales(
+    orders: &View<Orders>,
+    tickets: &View<Tickets>,
+    seller: UserId,
+    wanted: &[TicketId],
+) -> Result<Vec<Sale>, eventstore::Error> {
+    let mut sales = Vec::new();
+    for ticket in wanted {
+        if tickets.get(&BY_SELLER, &joined(seller.as_bytes(), ticket.as_bytes()))?.is_some() {
+            let latest =
+                orders.scan(&BY_TICKET, ticket.as_bytes(), None, eventstore::Order::Descending, LATEST)?;
+            sales.extend(latest.into_iter().map(|(_, sale)| sale).filter(|sale| sale.user_id != seller));
+        }
+    }
+    Ok(sales)
+}
+
+/// Lays the orders of several tickets into one list. `newest` gives a ticket's newest order behind another.
+fn merge<E>(
+    tickets: Vec<TicketId>,
+    seller: UserId,
+    passed_over: usize,
+    after: Option<OrderId>,
+    limit: usize,
+    mut newest: impl FnMut(TicketId, Option<OrderId>) -> Result<Option<Sale>, E>,
+) -> Result<Page<Sale>, E> {
+    // Of each ticket the newest that is left: so the newest of these is the newest of all.
+    let mut left = BTreeMap::new();
+    for ticket in tickets {
+        left.extend(newest(ticket, after)?.map(|sale| (sale.order_id, sale)));
+    }
+    let (mut items, mut own, mut last) = (Vec::new(), 0, after);
+    while let Some((id, sale)) = left.pop_last() {
+        if items.len() == limit || own == passed_over {
+            return Ok(Page { items, next: last });
+        }
+        last = Some(id);
+        left.extend(newest(sale.ticket.id, last)?.map(|sale| (sale.order_id, sale)));
+        if sale.user_id == seller {
+            own += 1;
+        } else {
+            items.push(sale);
+        }
+    }
+    Ok(Page { items, next: None })
 }
 
 /// The order's events, oldest first.
@@ -153,7 +265,7 @@ fn joined(first: &[u8], second: &[u8]) -> Vec<u8> {
     [first, second].concat()
 }
 
-/// TICKETS: what can be ordered, and for how much.
+/// TICKETS: what can be ordered, and for how much; each seller's tickets.
 #[derive(Debug)]
 pub struct Tickets;
 
@@ -166,12 +278,15 @@ pub struct Ticket {
     pub price: Cents,
 }
 
+/// Seller's id, ticket's id.
+const BY_SELLER: Table<TicketId> = Table::new("by-seller");
+
 impl Projection for Tickets {
     type Event = TicketEvent;
     type State = Option<Ticket>;
 
     const NAME: &'static str = "tickets";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     fn evolve(_: Option<Ticket>, event: &TicketEvent) -> Option<Ticket> {
         let (title, price) = match event {
@@ -179,5 +294,100 @@ impl Projection for Tickets {
             TicketEvent::Updated(ticket) => (ticket.title.clone(), ticket.price_cents),
         };
         Some(Ticket { title, price })
+    }
+
+    fn index(rows: &mut Rows<'_>, recorded: &Recorded<TicketEvent>, _: &Option<Ticket>) {
+        // For ever the one who listed it: what comes after says nothing new about that.
+        if let TicketEvent::Created(TicketCreated { id, user_id, .. }) = &recorded.event {
+            rows.put(&BY_SELLER, &joined(user_id.as_bytes(), id.as_bytes()), id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, time::UNIX_EPOCH};
+
+    use contract::Timestamp;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const SELLER: UserId = UserId(Uuid::from_u128(1));
+    const BUYER: UserId = UserId(Uuid::from_u128(2));
+
+    fn sale(order: u128, ticket: u128, buyer: UserId) -> Sale {
+        let time = Timestamp::from(UNIX_EPOCH);
+        Sale {
+            order_id: OrderId(Uuid::from_u128(order)),
+            user_id: buyer,
+            status: OrderStatus::Created,
+            reason: None,
+            expires_at: time,
+            ticket: OrderTicket {
+                id: TicketId(Uuid::from_u128(ticket)),
+                title: "Concert".into(),
+                price: Cents(1),
+            },
+            version: 0,
+            time,
+        }
+    }
+
+    /// The pages of what others ordered of tickets 0 to 9; `all` is the newest first.
+    fn pages(all: &[Sale], passed_over: usize, limit: usize) -> Vec<Page<Sale>> {
+        let tickets: Vec<_> = (0..10).map(|number| TicketId(Uuid::from_u128(number))).collect();
+        let (mut pages, mut after) = (Vec::new(), None);
+        loop {
+            let page = merge(tickets.clone(), SELLER, passed_over, after, limit, |ticket, after| {
+                let mut of_ticket = all.iter().filter(|sale| sale.ticket.id == ticket);
+                let newest = of_ticket.find(|sale| after.is_none_or(|after| sale.order_id < after));
+                Ok::<_, Infallible>(newest.cloned())
+            });
+            let Ok(page) = page;
+            after = page.next;
+            pages.push(page);
+            if after.is_none() {
+                return pages;
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_pages_of_sales_are_what_others_ordered_newest_first(
+            orders in prop::collection::vec((0..13_u128, any::<bool>()), 0..60),
+            passed_over in 1..5_usize,
+            limit in 1..9_usize,
+        ) {
+            // Tickets 10 to 12 are somebody else's.
+            let all: Vec<_> = (0..)
+                .zip(orders)
+                .map(|(order, (ticket, own))| sale(order, ticket, if own { SELLER } else { BUYER }))
+                .collect();
+            let newest_first: Vec<_> = all.into_iter().rev().collect();
+            let pages = pages(&newest_first, passed_over, limit);
+            let listed: Vec<_> = pages.iter().flat_map(|page| page.items.clone()).collect();
+            let theirs = |sale: &&Sale| sale.ticket.id.0.as_u128() < 10 && sale.user_id == BUYER;
+            let expected: Vec<_> = newest_first.iter().filter(theirs).cloned().collect();
+            prop_assert_eq!(listed, expected);
+            prop_assert!(pages.iter().all(|page| page.items.len() <= limit));
+        }
+    }
+
+    #[test]
+    fn a_full_page_of_sales_is_the_last_when_nothing_follows() {
+        let newest_first: Vec<_> = (0..4).rev().map(|order| sale(order, order % 2, BUYER)).collect();
+        let sizes: Vec<_> = pages(&newest_first, 1, 2).iter().map(|page| page.items.len()).collect();
+        assert_eq!(sizes, [2, 2]);
+    }
+
+    #[test]
+    fn a_sellers_own_orders_are_passed_over_so_many_at_a_time() {
+        let newest_first: Vec<_> = (0..7).rev().map(|order| sale(order, 0, SELLER)).collect();
+        let pages = pages(&newest_first, 3, 2);
+        let stops: Vec<_> = pages.iter().map(|page| page.next.map(|id| id.0.as_u128())).collect();
+        assert_eq!(stops, [Some(4), Some(1), None]);
     }
 }

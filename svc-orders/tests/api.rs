@@ -2,13 +2,16 @@
 
 mod service;
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use contract::{OrderId, TicketId, Timestamp, stream::ORDERS};
 use reqwest::{Method, StatusCode, header};
 use sandbox::nats::NatsServer;
 use serde_json::{Value, json};
-use service::{BUYER, Neighbours, STRANGER, Service, errors, eventually, jetstream, refused, token};
+use service::{
+    BUYER, Neighbours, SELLER, STRANGER, Service, authorized, charged, errors, eventually, jetstream,
+    refunded, refused, token, voided,
+};
 use uuid::Uuid;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,25 +188,159 @@ async fn ones_own_orders_are_listed_oldest_first_in_pages() {
         service.reserve(STRANGER, others).await;
     }
 
-    let (mut path, mut pages) = ("/api/orders?limit=2".to_owned(), Vec::new());
-    loop {
-        let response = service.get(BUYER, &path).send().await.unwrap();
-        let next = response.headers().get(header::LINK).map(|link| link.to_str().unwrap().to_owned());
-        let page: Vec<Value> = response.json().await.unwrap();
-        pages.push(page.iter().map(|order| order["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>());
-        let Some(next) = next else { break };
-        assert!(next.contains("limit=2") && next.ends_with(">; rel=\"next\""), "{next}");
-        path = next[1..next.find('>').unwrap()].to_owned();
+    let newest_first: Vec<_> = oldest_first.iter().rev().cloned().collect();
+    for (path, expected) in
+        [("/api/orders?limit=2", &oldest_first), ("/api/orders?order=newest&limit=2", &newest_first)]
+    {
+        let pages = service.pages(BUYER, path).await;
+        let ids =
+            pages.concat().iter().map(|order| order["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+        assert_eq!(&ids, expected);
+        assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1]);
     }
-    assert_eq!(pages.concat(), oldest_first);
-    assert!(pages.iter().all(|page| page.len() <= 2), "{pages:?}");
+    assert_eq!(service.pages(BUYER, "/api/orders?limit=5").await.len(), 1, "nothing follows a full page");
 
-    for (query, field) in [("limit=0", "limit"), ("limit=1001", "limit"), ("cursor=00", "cursor")] {
-        let response = service.get(BUYER, &format!("/api/orders?{query}")).send().await.unwrap();
+    for (query, field) in [
+        ("?limit=0", "limit"),
+        ("?limit=1001", "limit"),
+        ("?cursor=00", "cursor"),
+        ("?order=oldest", "order"),
+        ("?order=", "order"),
+        ("/sales?limit=0", "limit"),
+        ("/sales?cursor=00", "cursor"),
+    ] {
+        let response = service.get(BUYER, &format!("/api/orders{query}")).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{query}");
         assert_eq!(errors(response).await[0].1.as_deref(), Some(field));
     }
     service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seller_sees_who_ordered_and_what_became_of_it() {
+    let (nats, data) = (NatsServer::temporary().await.unwrap(), tempfile::tempdir().unwrap());
+    let mut neighbours = Neighbours::create(nats.url()).await;
+    let service = Service::start(nats.url(), data.path()).await;
+    let mut tickets = Vec::new();
+    for number in 0..6 {
+        tickets.push(neighbours.list_of(SELLER, &format!("ticket {number}"), 100 + number).await.0);
+    }
+    let unsold = neighbours.list_of(SELLER, "unsold", 1).await.0;
+    let others = neighbours.list("another's", 1).await;
+    assert_eq!(service.read(SELLER, "/api/orders/sales").await, json!([]));
+
+    // Two orders of one ticket, one of each other, one of the seller's own, and of nobody's business.
+    let given_up = service.reserve(BUYER, tickets[0]).await;
+    let before = Timestamp::from(SystemTime::now());
+    service.cancel(BUYER, given_up.id).await;
+    let expired = service.reserve(BUYER, tickets[1]).await;
+    let failed = service.reserve(BUYER, tickets[2]).await;
+    let refunded_later = service.reserve(STRANGER, tickets[3]).await;
+    let paid = service.reserve(BUYER, tickets[4]).await;
+    let waits = service.reserve(BUYER, tickets[5]).await;
+    let own = service.reserve(SELLER, unsold).await;
+    service.reserve(BUYER, others).await;
+    let again = service.reserve(STRANGER, tickets[0]).await;
+    neighbours.expire(expired.id).await;
+    neighbours.pay(authorized(failed.id)).await;
+    neighbours.pay(voided(failed.id)).await;
+    neighbours.pay(charged(paid.id)).await;
+    neighbours.pay(charged(refunded_later.id)).await;
+    neighbours.pay(refunded(refunded_later.id)).await;
+    neighbours.pay(authorized(waits.id)).await;
+    let ends = [
+        (&again, "created", None),
+        (&waits, "awaiting:payment", None),
+        (&paid, "complete", None),
+        (&refunded_later, "cancelled", Some("refunded")),
+        (&failed, "cancelled", Some("payment-failed")),
+        (&expired, "cancelled", Some("expired")),
+        (&given_up, "cancelled", Some("buyer")),
+    ];
+    let mut expected = Vec::new();
+    for (order, status, reason) in ends {
+        let shown = service.shows(order, status).await;
+        let mut sale = json!({
+            "orderId": order.id, "userId": order.user_id, "status": status, "expiresAt": order.expires_at,
+            "ticket": order.ticket, "version": shown["version"],
+        });
+        if let Some(reason) = reason {
+            sale["reason"] = json!(reason);
+        }
+        let history = service.read(order.user_id, &format!("/api/orders/{}/history", order.id)).await;
+        sale["time"] = history[0]["time"].clone();
+        expected.push(sale);
+    }
+
+    let path = "/api/orders/sales";
+    assert_eq!(service.read(SELLER, path).await, Value::from(expected.clone()));
+    let ordered: Timestamp = serde_json::from_value(expected[6]["time"].clone()).unwrap();
+    assert!(before.since(ordered) < Duration::from_secs(60), "{ordered}");
+    for limit in [1, 2, 3, 7] {
+        let pages = service.pages(SELLER, &format!("{path}?limit={limit}")).await;
+        assert_eq!(pages.concat(), expected, "{limit} a page");
+        assert_eq!(pages.len(), 7_usize.div_ceil(limit), "{limit} a page");
+    }
+    assert_eq!(service.read(BUYER, path).await, json!([]));
+    let of_strangers = service.read(STRANGER, path).await;
+    assert_eq!(of_strangers.as_array().unwrap().len(), 1);
+    assert_eq!(of_strangers[0]["ticket"]["title"], "another's");
+
+    // The ticket's terms are those it was ordered for, whatever its seller makes of them later.
+    let edited = neighbours.edit(tickets[4], "edited", 1).await;
+    let read = service.get(SELLER, path).header("x-position", format!("TICKETS={edited}"));
+    assert_eq!(read.send().await.unwrap().json::<Value>().await.unwrap(), Value::from(expected));
+
+    let signed_out = service.request(Method::GET, path).send().await.unwrap();
+    refused(signed_out, StatusCode::UNAUTHORIZED, "Not authorized").await;
+    let no_order = service.request(Method::DELETE, path).bearer_auth(token(SELLER)).send().await.unwrap();
+    refused(no_order, StatusCode::NOT_FOUND, "Not Found").await;
+    assert_eq!(service.history(&own).await, ["order:created"]);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seller_with_a_thousand_tickets_sees_every_order() {
+    const TICKETS: u128 = 1_000;
+    const ORDERS_EACH: u128 = 3;
+    let (nats, data) = (NatsServer::temporary().await.unwrap(), tempfile::tempdir().unwrap());
+    let neighbours = Neighbours::create(nats.url()).await;
+    // What happened while the service did not run: in the streams one ticket after another, but ordered in turns.
+    neighbours.sell_much(nats.url(), SELLER, BUYER, TICKETS, ORDERS_EACH).await;
+    let service = Service::start(nats.url(), data.path()).await;
+    let started = Instant::now();
+    let pages = service.pages(SELLER, "/api/orders/sales?limit=100").await;
+    let took = started.elapsed();
+    let count = usize::try_from(TICKETS * ORDERS_EACH).unwrap();
+    assert_eq!(pages.len(), count / 100);
+    let orders: Vec<_> =
+        pages.concat().iter().map(|sale| sale["orderId"].as_str().unwrap().to_owned()).collect();
+    let expected: Vec<_> =
+        (0..TICKETS * ORDERS_EACH).rev().map(|number| OrderId(Uuid::from_u128(number)).to_string()).collect();
+    assert_eq!(orders, expected);
+    // Far more than it takes, far less than it would without the index of each ticket's orders.
+    assert!(took < Duration::from_secs(10), "{took:?} for {} pages", pages.len());
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sale_is_seen_at_a_replica_that_is_told_where_to_look() {
+    let nats = NatsServer::temporary().await.unwrap();
+    let (data, other_data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut neighbours = Neighbours::create(nats.url()).await;
+    let service = Service::start(nats.url(), data.path()).await;
+    let other = Service::start(nats.url(), other_data.path()).await;
+    for number in 0..20 {
+        let (ticket, listed) = neighbours.list_of(SELLER, &format!("ticket {number}"), 100).await;
+        let response = service.order(BUYER, ticket).await;
+        let ordered = response.headers()["x-position"].to_str().unwrap().to_owned();
+        let order: Value = response.json().await.unwrap();
+        let sales = other.get(SELLER, "/api/orders/sales?limit=1");
+        let sales = sales.header("x-position", format!("{ordered}, TICKETS={listed}")).send().await.unwrap();
+        assert_eq!(sales.json::<Value>().await.unwrap()[0]["orderId"], order["id"], "{number}");
+    }
+    service.stop().await;
+    other.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,6 +28,8 @@ async fn answers(service: &Service) -> Vec<Value> {
             answers.push(service.read(user, &format!("{path}/history")).await);
         }
         answers.push(all);
+        answers.push(service.read(user, "/api/orders?order=newest").await);
+        answers.push(service.read(user, "/api/orders/sales").await);
     }
     answers
 }
@@ -67,7 +69,10 @@ async fn a_projection_lost_or_corrupted_comes_back_the_same() {
         service.shows(&orders[order], status).await;
     }
     let before = answers(&service).await;
-    assert_eq!(before.len(), 2 * 9 + 2);
+    assert_eq!(before.len(), 2 * 9 + 6);
+    let sales = before.last().unwrap().as_array().unwrap();
+    assert_eq!(sales.len(), 8, "the seller's own is none");
+    assert!(sales.iter().any(|sale| sale["reason"] == "expired"), "{sales:?}");
     service.stop().await;
 
     let service = Service::start(nats.url(), data.path()).await;

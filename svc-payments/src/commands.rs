@@ -77,6 +77,7 @@ pub(crate) async fn pay(app: &App, by: UserId, order: OrderId, token: &Token) ->
             order_id: order.id,
             stripe_id: None,
             status: PaymentStatus::Requested,
+            reason: None,
             client_secret: None,
         },
         Some(Payment { status: Status::Declined(why), .. }) => return Err(Error::Declined(why.reason)),

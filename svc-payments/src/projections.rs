@@ -86,7 +86,7 @@ pub(crate) fn unsettled(
 
 /// The payment as HTTP shows it.
 pub(crate) fn shown(payment: Payment) -> http::Payment {
-    let status = match payment.status {
+    let status = match &payment.status {
         Status::Requested => PaymentStatus::Requested,
         Status::ActionRequired { .. } => PaymentStatus::RequiresAction,
         Status::Authorized { .. } => PaymentStatus::Authorized,
@@ -97,7 +97,11 @@ pub(crate) fn shown(payment: Payment) -> http::Payment {
         Status::Refunded(_) => PaymentStatus::Refunded,
     };
     let stripe_id = payment.status.stripe_id().map(str::to_owned);
-    http::Payment { id: payment.id, order_id: payment.order, stripe_id, status, client_secret: None }
+    let reason = match payment.status {
+        Status::Declined(why) => Some(why.reason),
+        _ => None,
+    };
+    http::Payment { id: payment.id, order_id: payment.order, stripe_id, status, reason, client_secret: None }
 }
 
 /// ORDERS: each order. Its subjects are tickets, of which nothing has to be known here.

@@ -1,15 +1,16 @@
 //! The use cases: load, decide, append.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use contract::{TicketId, UserId, http::Ticket, stream::ticket_subject};
 use eventstore::{Cause, Decided, Decider};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::{
     domain::{self, Rejection, Terms},
     error::Error,
-    projections::{self, Tickets},
+    projections::{self, Page, Search, Tickets, Which},
     reactors::FollowOrder,
 };
 
@@ -20,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct App {
     pub(crate) tickets: Decider<Tickets>,
+    /// How many search at once.
+    pub(crate) searches: Arc<Semaphore>,
 }
 
 /// A ticket, and the sequence that a reader must have seen to see it.
@@ -62,6 +65,24 @@ pub(crate) async fn read(app: &App, id: TicketId) -> Result<Ticket, Error> {
     }
     view.catch_up(PATIENCE).await?;
     projections::ticket(view, id)?.ok_or(Error::Rejected(Rejection::NoSuchTicket))
+}
+
+/// Up to `limit` tickets that the search finds, newest first, beginning behind `after`.
+pub(crate) async fn find(
+    app: &App,
+    which: Which,
+    search: Search,
+    after: Option<TicketId>,
+    limit: usize,
+) -> Result<Page, Error> {
+    let view = app.tickets.view().clone();
+    if search.is_empty() {
+        return Ok(projections::find(&view, which, &search, after, limit)?);
+    }
+    // Off the async threads, and few at once: a search may look at thousands of rows.
+    let _turn = app.searches.acquire().await.map_err(|error| Error::Internal(error.to_string()))?;
+    let finding = tokio::task::spawn_blocking(move || projections::find(&view, which, &search, after, limit));
+    Ok(finding.await.map_err(|error| Error::Internal(error.to_string()))??)
 }
 
 /// Lets the ticket show what its order's event, `cause`, says; nothing, when it shows that or something newer.

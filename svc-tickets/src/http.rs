@@ -22,7 +22,7 @@ use crate::{
     commands::{self, App},
     domain::{NoTitle, Price, Rejection, Terms, Ticket, Title},
     error::Error,
-    projections::{self, Which},
+    projections::{self, Search, Which},
 };
 
 /// How long a read waits for what its caller has written or seen elsewhere.
@@ -51,17 +51,15 @@ pub(crate) fn routes(app: &App, keys: &Keys) -> BoxedFilter<(Response,)> {
 
 async fn list(app: App, seen: Seen, query: Query) -> Result<Response, Error> {
     let page = query.page()?;
-    let which = match query.get("status") {
-        None => Which::Available,
-        Some("all") => Which::All,
-        Some(_) => return Err(ApiError::invalid("status", "Status must be all, or left out").into()),
-    };
+    let which = which(&query)?;
+    let search = Search::parse(query.get("search").unwrap_or_default())
+        .map_err(|_| ApiError::invalid("search", "Search must be at most 200 characters"))?;
     let after = page.cursor.as_deref().map(ticket_of_cursor).transpose()?;
     catch_up_with(&app, &seen).await;
-    let tickets = projections::tickets(app.tickets.view(), which, after, page.limit)?;
-    Ok(match tickets.last().filter(|_| tickets.len() == page.limit) {
-        Some(last) => query.with_next(json(&tickets), last.id.as_bytes()),
-        None => json(&tickets).into_response(),
+    let found = commands::find(&app, which, search, after, page.limit).await?;
+    Ok(match found.next {
+        Some(last) => query.with_next(json(&found.tickets), last.as_bytes()),
+        None => json(&found.tickets).into_response(),
     })
 }
 
@@ -120,6 +118,7 @@ fn terms(body: &Body) -> Result<Terms, ApiError> {
         Title::parse(value.as_str().unwrap_or_default()).map_err(|wrong| match wrong {
             NoTitle::Empty => "Title is required",
             NoTitle::TooLong => "Title must be at most 200 characters",
+            NoTitle::Control => "Title must be one line of text",
         })
     });
     let price = field(&mut fields, "price", |value| match Cents::try_from(value) {
@@ -141,6 +140,20 @@ fn field<T>(
     match fields.get(name, "", |value| Some(parse(value)))? {
         Ok(value) => Some(value),
         Err(message) => fields.get(name, message, |_| None),
+    }
+}
+
+/// Which tickets are asked for. A seller's are listed whatever their status.
+fn which(query: &Query) -> Result<Which, ApiError> {
+    let of_status = match query.get("status") {
+        None => Which::Available,
+        Some("all") => Which::All,
+        Some(_) => return Err(ApiError::invalid("status", "Status must be all, or left out")),
+    };
+    match query.get("userId").map(str::parse::<UserId>) {
+        None => Ok(of_status),
+        Some(Ok(seller)) => Ok(Which::Of(seller)),
+        Some(Err(_)) => Err(ApiError::invalid("userId", "UserId must be an id")),
     }
 }
 

@@ -20,12 +20,18 @@ mod http;
 pub mod projections;
 pub mod reactors;
 
+use std::sync::Arc;
+
 use contract::stream::TICKETS;
 use eventstore::{Decider, Readiness, StartError, Store};
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use web::{Health, Listener, Status};
 
 pub use crate::{commands::App, config::Config, error::Error};
+
+/// How many search at once: each keeps a processor busy.
+const SEARCHES: usize = 2;
 
 /// Runs the service until `shutdown`; then finishes what runs, and returns.
 ///
@@ -33,7 +39,10 @@ pub use crate::{commands::App, config::Config, error::Error};
 /// When it cannot start: a setting that cannot work, a directory that cannot be used, a stream that is not ours.
 pub async fn run(config: Config, listener: Listener, shutdown: CancellationToken) -> Result<(), StartError> {
     let store = Store::open(config.store, shutdown.clone()).await?;
-    let app = App { tickets: Decider::new(store.project(TICKETS.name)?) };
+    let app = App {
+        tickets: Decider::new(store.project(TICKETS.name)?),
+        searches: Arc::new(Semaphore::new(SEARCHES)),
+    };
 
     let health = Health::new();
     let readiness = store.clone();

@@ -2,11 +2,19 @@
 
 mod service;
 
-use contract::stream::TICKETS;
+use contract::{
+    Cents, OrderId, TicketEvent, TicketId,
+    event::TicketCreated,
+    stream::{TICKETS, ticket_subject},
+};
+use eventstore::Cause;
+use futures::{StreamExt, stream};
 use reqwest::{Method, StatusCode, header};
 use sandbox::nats::NatsServer;
 use serde_json::{Value, json};
-use service::{SELLER, STRANGER, Service, errors, eventually, token};
+use service::{
+    Orders, SELLER, STRANGER, Service, completed, created, errors, eventually, tickets_log, token,
+};
 use uuid::Uuid;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,28 +142,149 @@ async fn the_list_is_newest_first_in_pages() {
         newest_first.insert(0, service.list(&format!("ticket {number}"), 1.0).await.to_string());
     }
 
-    for (status, path) in [("", "/api/tickets?limit=2"), ("status=all", "/api/tickets?limit=2&status=all")] {
-        let (mut path, mut pages) = (path.to_owned(), Vec::new());
-        loop {
-            let response = service.get(&path).send().await.unwrap();
-            let next = response.headers().get(header::LINK).map(|link| link.to_str().unwrap().to_owned());
-            let page: Vec<Value> = response.json().await.unwrap();
-            pages.push(
-                page.iter().map(|ticket| ticket["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>(),
-            );
-            let Some(next) = next else { break };
-            assert!(next.contains(status) && next.ends_with(">; rel=\"next\""), "{next}");
-            path = next[1..next.find('>').unwrap()].to_owned();
-        }
-        assert_eq!(pages.concat(), newest_first);
-        assert!(pages.iter().all(|page| page.len() <= 2), "{pages:?}");
+    for path in ["/api/tickets?limit=2", "/api/tickets?limit=2&status=all"] {
+        let pages = service.pages(path).await;
+        assert_eq!(ids(&pages.concat()), newest_first);
+        assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1]);
     }
+    assert_eq!(service.pages("/api/tickets?limit=5").await.len(), 1, "nothing follows a full page");
 
-    for (query, field) in [("limit=0", "limit"), ("cursor=00", "cursor"), ("status=sold", "status")] {
+    let long = format!("search={}", "x".repeat(201));
+    for (query, message, field) in [
+        ("limit=0", "Limit must be a number from 1 to 1000", "limit"),
+        ("cursor=00", "Cursor must be one from a Link header", "cursor"),
+        ("status=sold", "Status must be all, or left out", "status"),
+        ("userId=7", "UserId must be an id", "userId"),
+        ("userId=", "UserId must be an id", "userId"),
+        (&long, "Search must be at most 200 characters", "search"),
+    ] {
         let response = service.get(&format!("/api/tickets?{query}")).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{query}");
-        assert_eq!(errors(response).await[0].1.as_deref(), Some(field));
+        assert_eq!(errors(response).await, [(message.to_owned(), Some(field.to_owned()))]);
     }
+    service.stop().await;
+}
+
+fn ids(tickets: &[Value]) -> Vec<String> {
+    tickets.iter().map(|ticket| ticket["id"].as_str().unwrap().to_owned()).collect()
+}
+
+fn titles(tickets: &[Value]) -> Vec<&str> {
+    tickets.iter().map(|ticket| ticket["title"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tickets_are_found_by_the_words_of_their_titles() {
+    let (nats, data) = (NatsServer::temporary().await.unwrap(), tempfile::tempdir().unwrap());
+    let service = Service::start(nats.url(), data.path()).await;
+    let mut orders = Orders::create(nats.url()).await;
+    for title in ["Soirée Édith Piaf", "Concert, row 1", "CONCERT, row 2", "Play", "Last concert & row 3"] {
+        service.list(title, 1.0).await;
+    }
+    let sold = service.list("Sold concert", 1.0).await;
+    let order = OrderId(Uuid::now_v7());
+    orders.append(created(order, sold)).await;
+    orders.append(completed(order, sold)).await;
+    service.shows(sold, "sold", |ticket| ticket["status"] == "sold").await;
+
+    for (query, expected) in [
+        ("search=concert", vec!["Last concert & row 3", "CONCERT, row 2", "Concert, row 1"]),
+        ("search=ROW%20conc", vec!["Last concert & row 3", "CONCERT, row 2", "Concert, row 1"]),
+        ("search=row+2", vec!["CONCERT, row 2"]),
+        ("search=%C3%A9DITH", vec!["Soirée Édith Piaf"]),
+        ("search=%26", vec!["Last concert & row 3"]),
+        (
+            "search=concert&status=all",
+            vec!["Sold concert", "Last concert & row 3", "CONCERT, row 2", "Concert, row 1"],
+        ),
+        ("search=concerto", vec![]),
+    ] {
+        let found = service.pages(&format!("/api/tickets?{query}")).await;
+        assert_eq!(titles(&found.concat()), expected, "{query}");
+        let in_pages = service.pages(&format!("/api/tickets?{query}&limit=2")).await;
+        assert!(in_pages.iter().all(|page| page.len() <= 2), "{query}: {in_pages:?}");
+        assert_eq!(in_pages.concat(), found.concat(), "{query}");
+    }
+    let all = service.read("/api/tickets").await;
+    for blank in ["search=", "search=+%20%09"] {
+        assert_eq!(service.read(&format!("/api/tickets?{blank}")).await, all, "{blank}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sellers_tickets_are_listed_whatever_their_status() {
+    let (nats, data) = (NatsServer::temporary().await.unwrap(), tempfile::tempdir().unwrap());
+    let service = Service::start(nats.url(), data.path()).await;
+    let mut orders = Orders::create(nats.url()).await;
+    let mut newest_first = Vec::new();
+    for number in 0..5 {
+        newest_first.insert(0, service.list(&format!("ticket {number}"), 1.0).await);
+        let others = service.post(STRANGER, &json!({ "title": "another's ticket", "price": 1 })).await;
+        assert_eq!(others.status(), StatusCode::CREATED);
+    }
+    let (reserved, sold) = (newest_first[1], newest_first[2]);
+    let (reserving, buying) = (OrderId(Uuid::now_v7()), OrderId(Uuid::now_v7()));
+    orders.append(created(reserving, reserved)).await;
+    orders.append(created(buying, sold)).await;
+    orders.append(completed(buying, sold)).await;
+    service.shows(reserved, "reserved", |ticket| ticket["status"] == "reserved").await;
+    service.shows(sold, "sold", |ticket| ticket["status"] == "sold").await;
+    let edited = newest_first[3].to_string();
+    service.put(SELLER, &edited, &json!({ "title": "Édition", "price": 2 })).await;
+
+    let path = format!("/api/tickets?userId={SELLER}");
+    let all = service.read(&path).await;
+    let ids_of: Vec<_> = newest_first.iter().map(ToString::to_string).collect();
+    assert_eq!(ids(all.as_array().unwrap()), ids_of);
+    let statuses: Vec<_> = all.as_array().unwrap().iter().map(|ticket| ticket["status"].clone()).collect();
+    assert_eq!(statuses, ["available", "reserved", "sold", "available", "available"]);
+    assert_eq!(service.read(&format!("{path}&status=all")).await, all);
+    let pages = service.pages(&format!("{path}&limit=2")).await;
+    assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1]);
+    assert_eq!(Value::from(pages.concat()), all);
+
+    let found = service.read(&format!("{path}&search=%C3%A9dition")).await;
+    assert_eq!(ids(found.as_array().unwrap()), [edited.as_str()]);
+    let found = service.pages(&format!("{path}&search=ticket&limit=1")).await;
+    assert_eq!(titles(&found.concat()), ["ticket 4", "ticket 3", "ticket 2", "ticket 0"]);
+    assert_eq!(service.read(&format!("/api/tickets?userId={}", Uuid::from_u128(7))).await, json!([]));
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_goes_through_thousands_of_tickets() {
+    const MANY: u128 = 2_500;
+    let (nats, data) = (NatsServer::temporary().await.unwrap(), tempfile::tempdir().unwrap());
+    let service = Service::start(nats.url(), data.path()).await;
+    let log = tickets_log(nats.url()).await;
+    let listing = (0..MANY).map(|number| {
+        let title = if number % 1_000 == 7 { format!("needle {number}") } else { format!("hay {number}") };
+        let id = TicketId(Uuid::from_u128(number));
+        let listed = TicketCreated { id, title, price_cents: Cents(100), user_id: SELLER };
+        let log = &log;
+        async move {
+            let (subject, event) = (ticket_subject(id), TicketEvent::Created(listed));
+            log.append(&subject, &event, 0, 0, Cause::Command).await.unwrap();
+        }
+    });
+    stream::iter(listing).buffer_unordered(256).collect::<Vec<()>>().await;
+    eventually("all of them can be read", async || {
+        let all = service.pages("/api/tickets?limit=1000").await.concat();
+        (all.len() as u128 == MANY).then_some(())
+    })
+    .await;
+
+    let expected = ["needle 2007", "needle 1007", "needle 7"];
+    for (path, count) in [("/api/tickets?search=NEEDLE", 1), ("/api/tickets?search=NEEDLE&limit=2", 2)] {
+        let pages = service.pages(path).await;
+        assert_eq!(titles(&pages.concat()), expected, "{path}");
+        assert_eq!(pages.len(), count, "{path}");
+    }
+    // What fills its page is found without looking at all of them.
+    let pages = service.get("/api/tickets?search=hay&limit=1000").send().await.unwrap();
+    assert!(pages.headers().contains_key(header::LINK));
+    assert_eq!(pages.json::<Vec<Value>>().await.unwrap().len(), 1000);
     service.stop().await;
 }
 

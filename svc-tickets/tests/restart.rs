@@ -14,7 +14,8 @@ use uuid::Uuid;
 /// What every GET answers, for comparison.
 async fn answers(service: &Service) -> Vec<Value> {
     let all = service.read("/api/tickets?status=all").await;
-    let mut answers = vec![service.read("/api/tickets").await, all.clone()];
+    let of_seller = service.read(&format!("/api/tickets?userId={SELLER}&search=T")).await;
+    let mut answers = vec![service.read("/api/tickets").await, all.clone(), of_seller];
     for ticket in all.as_array().unwrap() {
         answers.push(service.read(&format!("/api/tickets/{}", ticket["id"].as_str().unwrap())).await);
     }

@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Cents, OrderId, PaymentId, TicketId, Timestamp, UserId, event::OrderStatus, money::dollars};
+use crate::{
+    Cents, OrderId, PaymentId, TicketId, Timestamp, UserId,
+    event::{CancelReason, OrderStatus},
+    money::dollars,
+};
 
 /// Who signed up or in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +82,29 @@ pub struct OrderTicket {
     pub price: Cents,
 }
 
+/// An order, as the one who sells its ticket sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sale {
+    /// The order.
+    pub order_id: OrderId,
+    /// The buyer.
+    pub user_id: UserId,
+    /// Where it is in its life.
+    pub status: OrderStatus,
+    /// Why it was cancelled, once it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<CancelReason>,
+    /// When the reservation ends unless a card was authorised before.
+    pub expires_at: Timestamp,
+    /// What is bought, as it was ordered.
+    pub ticket: OrderTicket,
+    /// That of its last event, as in [`Order::version`].
+    pub version: u64,
+    /// When it was ordered.
+    pub time: Timestamp,
+}
+
 /// One line of an order's history: an event of its.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HistoryEntry {
@@ -105,6 +132,9 @@ pub struct Payment {
     pub stripe_id: Option<String>,
     /// How far it is.
     pub status: PaymentStatus,
+    /// Why the card was declined, in words for its owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// While the buyer's bank wants to hear from the buyer: what Stripe.js needs for that. For the buyer alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_secret: Option<String>,

@@ -49,7 +49,7 @@
 //! | `serve` `front` `service` | sockets, many services behind one, what happens around each request |
 //! | `error` | [`ApiError`], [`reply`]: from a handler's result to an answer |
 //! | `route` | which one took a request |
-//! | `session` `jwt` `origin` `cookie` | who asks, and whether a page of ours makes them ask |
+//! | `session` `jwt` `origin` `cookie` `client` | who asks, from where, and whether a page of ours makes them ask |
 //! | `body` [`page`] `position` | what a request brings |
 //! | `sse` | an answer without end |
 //! | `health` [`metrics`] `shutdown` [`env`](mod@env) | what operators see and set |
@@ -58,6 +58,7 @@
 //! (nothing speaks it to a service behind the ingress).
 
 mod body;
+mod client;
 mod cookie;
 pub mod env;
 mod error;
@@ -83,6 +84,7 @@ pub use warp::sse::Event;
 
 pub use self::{
     body::{Body, Fields, body, body_up_to},
+    client::{Client, Proxies, client},
     cookie::with_cookie,
     env::{Env, telemetry_settings},
     error::{ApiError, Entry, reply},

@@ -46,6 +46,11 @@ impl Query {
         self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    /// All values of a parameter.
+    pub fn get_all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.pairs.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
     /// `limit` (default 100, at most 1000) and `cursor`, or a 400 with an entry for each that is wrong.
     pub fn page(&self) -> Result<Page, ApiError> {
         let limit = match self.get("limit") {

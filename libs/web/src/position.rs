@@ -49,8 +49,9 @@ pub fn seen() -> impl Filter<Extract = (Seen,), Error = Infallible> + Copy + Sen
 pub fn with_position(reply: impl Reply, stream: &str, sequence: u64) -> Response {
     let mut response = reply.into_response();
     let position = format!("{stream}={sequence}");
-    // Ten seconds are far more than a projection is ever behind.
-    let cookie = format!("{COOKIE_PREFIX}{position}; Max-Age=10; Path=/api; HttpOnly; SameSite=Lax");
+    // Ten seconds are far more than a projection is ever behind. For every path: a page is rendered elsewhere than the
+    // routes are, and passes on what it is given.
+    let cookie = format!("{COOKIE_PREFIX}{position}; Max-Age=10; Path=/; HttpOnly; SameSite=Lax");
     for (name, text) in [(HEADER, position), (SET_COOKIE, cookie)] {
         let value = HeaderValue::try_from(text).expect("a stream is named in letters and digits");
         response.headers_mut().append(name, value);
@@ -75,7 +76,7 @@ mod tests {
         let positions: Vec<_> = response.headers().get_all(HEADER).iter().collect();
         assert_eq!(positions, ["ORDERS=12", "TICKETS=3"]);
         let cookie = response.headers()[SET_COOKIE].to_str().unwrap();
-        assert_eq!(cookie, "position_ORDERS=12; Max-Age=10; Path=/api; HttpOnly; SameSite=Lax");
+        assert_eq!(cookie, "position_ORDERS=12; Max-Age=10; Path=/; HttpOnly; SameSite=Lax");
     }
 
     #[test]

@@ -3,19 +3,29 @@
 // Each file of tests uses its own part of this.
 #![allow(dead_code)]
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{
+    collections::HashMap,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use async_nats::jetstream;
 use contract::{
-    Cents, ExpirationEvent, OrderId, PaymentEvent, PaymentId, TicketEvent, TicketId, UserId,
-    event::{ExpirationComplete, PaymentSettled, PaymentUnsettled, TicketCreated, TicketUpdated},
+    Cents, ExpirationEvent, OrderEvent, OrderId, PaymentEvent, PaymentId, TicketEvent, TicketId, Timestamp,
+    UserId,
+    event::{
+        CancelReason, ExpirationComplete, OrderCancelled, OrderCreated, OrderStatus, OrderedTicket,
+        PaymentSettled, PaymentUnsettled, TicketCreated, TicketRef, TicketUpdated,
+    },
     http::Order,
     stream::{
-        EXPIRATIONS, PAYMENTS, Stream, TICKETS, durable, expiration_subject, payment_subject, ticket_subject,
+        EXPIRATIONS, ORDERS, PAYMENTS, Stream, TICKETS, durable, expiration_subject, order_subject,
+        payment_subject, ticket_subject,
     },
 };
 use eventstore::{Auth, Cause, Connection, Event, Log, Settings, StreamConfig};
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use futures::{StreamExt, stream};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, header::LINK};
 use serde_json::{Value, json};
 use svc_orders::Config;
 use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
@@ -24,6 +34,7 @@ use uuid::Uuid;
 use web::Env;
 
 pub(crate) const BUYER: UserId = UserId(Uuid::from_u128(0xb04e4));
+pub(crate) const SELLER: UserId = UserId(Uuid::from_u128(0x5e11e4));
 pub(crate) const STRANGER: UserId = UserId(Uuid::from_u128(0x57a4));
 
 const JWT_KEY: &str = "a key for tests, of more than 32 characters";
@@ -93,6 +104,22 @@ impl Service {
         let response = self.get(user, path).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         response.json().await.unwrap()
+    }
+
+    /// The pages of a list, from the first to the last. The link to each keeps what was asked for.
+    pub(crate) async fn pages(&self, user: UserId, path: &str) -> Vec<Vec<Value>> {
+        let (mut next, mut pages) = (path.to_owned(), Vec::new());
+        loop {
+            let response = self.get(user, &next).send().await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK, "{next}");
+            let link = response.headers().get(LINK).map(|link| link.to_str().unwrap().to_owned());
+            pages.push(response.json().await.unwrap());
+            let Some(link) = link else { return pages };
+            let (_, asked) = path.split_once('?').unwrap_or_default();
+            assert!(asked.split('&').all(|pair| link.contains(pair)), "{path} goes on at {link}");
+            next =
+                link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\"")).unwrap().into();
+        }
     }
 
     pub(crate) async fn post(&self, user: UserId, body: &Value) -> Response {
@@ -221,11 +248,64 @@ impl Neighbours {
     }
 
     pub(crate) async fn list(&mut self, title: &str, cents: i64) -> TicketId {
+        self.list_of(STRANGER, title, cents).await.0
+    }
+
+    /// Lists a ticket of a seller's; returns also the sequence that a reader must have seen to see it.
+    pub(crate) async fn list_of(&mut self, seller: UserId, title: &str, cents: i64) -> (TicketId, u64) {
         let id = TicketId(Uuid::now_v7());
         let (title, price_cents) = (title.into(), Cents(cents));
-        let listed = TicketEvent::Created(TicketCreated { id, title, price_cents, user_id: STRANGER });
-        self.append(TICKETS, ticket_subject(id), &listed).await;
-        id
+        let listed = TicketEvent::Created(TicketCreated { id, title, price_cents, user_id: seller });
+        (id, self.append(TICKETS, ticket_subject(id), &listed).await)
+    }
+
+    /// Lists tickets of the seller's and writes each one's orders as svc-orders does: given up, but for the last. The
+    /// orders are numbered in turns: each ticket's first, then each one's second.
+    pub(crate) async fn sell_much(
+        &self,
+        nats: &str,
+        seller: UserId,
+        buyer: UserId,
+        tickets: u128,
+        orders_each: u128,
+    ) {
+        let settings = Settings { url: nats.into(), auth: Auth::None, name: ORDERS.source.into() };
+        let connection = Connection::open(settings).await.unwrap();
+        let config = StreamConfig {
+            name: ORDERS.name.into(),
+            subjects: ORDERS.subjects.into(),
+            replicas: 1,
+            source: ORDERS.source.into(),
+        };
+        let orders_log = &Log::create(&connection, &config).await.unwrap();
+        let tickets_log = &Log::reader(&self.connection, TICKETS.name, TICKETS.source);
+        let selling = (0..tickets).map(|number| async move {
+            let id = TicketId(Uuid::from_u128(number));
+            let (title, price_cents) = (format!("ticket {number}"), Cents(100));
+            let created = TicketCreated { id, title: title.clone(), price_cents, user_id: seller };
+            let created = TicketEvent::Created(created);
+            tickets_log.append(&ticket_subject(id), &created, 0, 0, Cause::Command).await.unwrap();
+            let (mut version, mut last) = (0, 0);
+            for turn in 0..orders_each {
+                let order = OrderId(Uuid::from_u128(turn * tickets + number));
+                let placed = OrderEvent::Created(OrderCreated {
+                    id: order,
+                    status: OrderStatus::Created,
+                    user_id: buyer,
+                    expires_at: Timestamp::from(SystemTime::now()),
+                    ticket: OrderedTicket { id, title: title.clone(), price_cents },
+                });
+                let (reason, ticket) = (CancelReason::Buyer, TicketRef { id });
+                let given_up = OrderEvent::Cancelled(OrderCancelled { id: order, reason, ticket });
+                let events = if turn + 1 < orders_each { vec![placed, given_up] } else { vec![placed] };
+                for event in events {
+                    let subject = order_subject(id);
+                    let appended = orders_log.append(&subject, &event, version, last, Cause::Command).await;
+                    (version, last) = (version + 1, appended.unwrap().sequence);
+                }
+            }
+        });
+        stream::iter(selling).buffer_unordered(256).collect::<Vec<()>>().await;
     }
 
     /// Edits a ticket; returns the sequence that a reader must have seen to see it.

@@ -11,10 +11,10 @@ use contract::{
         CancelReason, OrderAwaitingPayment, OrderCancelled, OrderCompleted, OrderCreated, OrderStatus,
         OrderedTicket, TicketRef,
     },
-    stream::{ORDERS, order_subject},
+    stream::{ORDERS, TICKETS, order_subject},
 };
 use eventstore::{Auth, Cause, Connection, Log, Settings, StreamConfig};
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, header::LINK};
 use serde_json::{Value, json};
 use svc_tickets::Config;
 use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
@@ -80,6 +80,22 @@ impl Service {
         response.json().await.unwrap()
     }
 
+    /// The pages of a list, from the first to the last. The link to each keeps what was asked for.
+    pub(crate) async fn pages(&self, path: &str) -> Vec<Vec<Value>> {
+        let (mut next, mut pages) = (path.to_owned(), Vec::new());
+        loop {
+            let response = self.get(&next).send().await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK, "{next}");
+            let link = response.headers().get(LINK).map(|link| link.to_str().unwrap().to_owned());
+            pages.push(response.json().await.unwrap());
+            let Some(link) = link else { return pages };
+            let (_, asked) = path.split_once('?').unwrap_or_default();
+            assert!(asked.split('&').all(|pair| link.contains(pair)), "{path} goes on at {link}");
+            next =
+                link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\"")).unwrap().into();
+        }
+    }
+
     pub(crate) async fn post(&self, user: UserId, body: &Value) -> Response {
         let request = self.request(Method::POST, "/api/tickets").bearer_auth(token(user));
         request.json(body).send().await.unwrap()
@@ -131,6 +147,14 @@ pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Opti
         assert!(Instant::now() < deadline, "in vain: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// The log of svc-tickets itself, which has created it.
+pub(crate) async fn tickets_log(nats: &str) -> Log {
+    let settings = Settings { url: nats.into(), auth: Auth::None, name: TICKETS.source.into() };
+    let connection = Connection::open(settings).await.unwrap();
+    eventually("nats is connected", async || connection.is_up().then_some(())).await;
+    Log::reader(&connection, TICKETS.name, TICKETS.source)
 }
 
 /// The log of svc-orders, written as svc-orders does.

@@ -1,0 +1,18 @@
+//! The pages as a process of their own.
+
+use anyhow::Context;
+use client::Config;
+use web::{Env, Listener};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let env = Env::process();
+    let _telemetry = telemetry::init(web::telemetry_settings(&env, "client")?);
+    // Before anything counts: what is counted earlier is lost.
+    web::metrics::handle();
+    let config = Config::from_env(&env)?;
+    let port = env.or("PORT", 3000_u16, "a port number from 1 to 65535")?;
+    let listener =
+        Listener::bind(port).await.with_context(|| format!("PORT {port} cannot be listened on"))?;
+    Ok(client::run(config, listener, web::shutdown_signal()).await?)
+}

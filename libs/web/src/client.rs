@@ -1,0 +1,116 @@
+//! Which address a request came from, when proxies passed it on.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
+
+use http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+use warp::Filter;
+
+use crate::Peer;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The proxies whose word about the client counts. Whoever else sends `x-forwarded-for` may have made it up.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proxies(Vec<IpNet>);
+
+impl Proxies {
+    /// This machine alone.
+    pub fn local() -> Self {
+        let loopback =
+            [IpNet::new(Ipv4Addr::LOCALHOST.into(), 8), IpNet::new(Ipv6Addr::LOCALHOST.into(), 128)];
+        Self(loopback.into_iter().flatten().collect())
+    }
+
+    /// The nearest address on the way back from `peer` that is none of these proxies.
+    fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let values = headers.get_all(FORWARDED_FOR).into_iter().filter_map(|value| value.to_str().ok());
+        let way: Vec<&str> = values.flat_map(|value| value.split(',')).collect();
+        let mut client = peer;
+        for hop in way.into_iter().rev() {
+            if !self.trusts(client) {
+                break;
+            }
+            let Ok(before) = hop.trim().parse::<IpAddr>() else { break };
+            client = before;
+        }
+        client
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&address.to_canonical()))
+    }
+}
+
+impl FromStr for Proxies {
+    type Err = ();
+
+    /// Reads `10.0.0.0/8, 192.0.2.7`.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let network = |text: &str| text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        text.split(',').map(|text| network(text.trim()).map_err(|_| ())).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl fmt::Debug for Proxies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(ToString::to_string)).finish()
+    }
+}
+
+/// The address of whoever asks, as far as trusted proxies tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client(pub IpAddr);
+
+/// Extracts who asks. Takes every request that came through [`serve`](crate::serve()).
+pub fn client(
+    proxies: &Proxies,
+) -> impl Filter<Extract = (Client,), Error = Infallible> + Clone + Send + Sync + use<> {
+    let proxies = proxies.clone();
+    let peer = warp::ext::optional::<Peer>();
+    peer.and(warp::header::headers_cloned()).map(move |peer: Option<Peer>, headers: HeaderMap| {
+        // Nobody in particular, where there is no connection: as strict as can be.
+        let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
+        Client(proxies.client(peer, &headers))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(proxies: &str, peer: &str, forwarded: &[&str], expected: &str) {
+        let headers = forwarded.iter().map(|value| (FORWARDED_FOR, value.parse().unwrap())).collect();
+        let proxies: Proxies = proxies.parse().unwrap();
+        let client = proxies.client(peer.parse().unwrap(), &headers);
+        assert_eq!(client, expected.parse::<IpAddr>().unwrap(), "{peer} {forwarded:?}");
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_is_believed() {
+        check("127.0.0.0/8", "203.0.113.7", &["198.51.100.1"], "203.0.113.7");
+        check("127.0.0.0/8", "127.0.0.1", &["198.51.100.1"], "198.51.100.1");
+        check("10.0.0.0/8, 192.0.2.7", "192.0.2.7", &["198.51.100.1, 10.1.2.3"], "198.51.100.1");
+    }
+
+    #[test]
+    fn what_the_client_itself_has_sent_is_not() {
+        check("127.0.0.0/8", "127.0.0.1", &["1.2.3.4, 198.51.100.1"], "198.51.100.1");
+        check("127.0.0.0/8", "127.0.0.1", &["1.2.3.4", "198.51.100.1"], "198.51.100.1");
+        check("127.0.0.0/8", "127.0.0.1", &["1.2.3.4, unknown"], "127.0.0.1");
+        check("127.0.0.0/8", "127.0.0.1", &[], "127.0.0.1");
+    }
+
+    #[test]
+    fn networks_and_addresses_are_read() {
+        assert_eq!("127.0.0.0/8, ::1".parse(), Ok(Proxies::local()));
+        for wrong in ["", "localhost", "10.0.0.0/33", "10.0.0.0/8,"] {
+            assert!(wrong.parse::<Proxies>().is_err(), "{wrong}");
+        }
+    }
+}
