@@ -73,7 +73,8 @@ impl StandIns {
         let stripe = match settings.stripe_is_sandbox {
             true => {
                 let file = Some(settings.data_dir.join("stripe.jsonl"));
-                let options = StripeOptions { port: None, file, webhooks: webhook.into_iter().collect() };
+                let webhooks = webhook.into_iter().collect();
+                let options = StripeOptions { file, webhooks, ..StripeOptions::default() };
                 Some(StripeSandbox::start(options).await?)
             }
             false => None,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `main` | the command line |
 //! | [`all_in_one`] | constructs and spawns: the five services behind one socket, and the stand-ins around them |
+//! | [`nats_keys`] [`nats_users`] | a key for each who talks to NATS, and what each may do there |
 //! | [`own_nats`] | the nats-server of this process, started again when it dies |
 //! | [`settings`] | what the environment says, and what is computed where it says nothing |
 //! | [`secrets`] | keys that nobody set: made once, kept |
@@ -11,6 +12,8 @@
 //! | [`variables`] | every variable that is read anywhere, for `--help` |
 
 mod all_in_one;
+mod nats_keys;
+mod nats_users;
 mod own_nats;
 mod secrets;
 mod settings;
@@ -41,6 +44,9 @@ enum Command {
     /// Runs a stand-in for something outside by itself, until Ctrl-C
     #[command(subcommand)]
     Sandbox(Sandbox),
+    /// Makes a key for each service, for people and for the server, and the configuration that tells the server what
+    /// each may do
+    NatsKeys(nats_keys::NatsKeys),
 }
 
 #[derive(Subcommand)]
@@ -67,6 +73,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
     let _telemetry = telemetry::init(web::telemetry_settings(&env, "ticketing")?);
     match command {
         Command::Run => all_in_one::run(&env, web::shutdown_signal()).await,
+        Command::NatsKeys(keys) => keys.run(),
         Command::Sandbox(Sandbox::Stripe(stripe)) => stripe.run(web::shutdown_signal()).await,
     }
 }

@@ -29,7 +29,7 @@ impl OwnNats {
     /// # Errors
     /// When there is no program to start, or it does not start.
     pub(crate) async fn start(store_dir: &Path) -> Result<Self, Error> {
-        let at = |port| NatsServer::start(NatsOptions { store_dir: store_dir.to_owned(), port });
+        let at = |port| NatsServer::start(NatsOptions { store_dir: store_dir.to_owned(), port, users: None });
         let server = match at(is_free(USUAL_PORT).then_some(USUAL_PORT)).await {
             // Somebody else may have taken the port meanwhile. If that is not why it ended, it will again.
             Err(Error::Ended { .. }) => at(None).await?,

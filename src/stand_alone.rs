@@ -1,6 +1,6 @@
 //! A stand-in for something outside, by itself: for a service on its own, or a client at work.
 
-use std::path::PathBuf;
+use std::{net::Ipv4Addr, path::PathBuf};
 
 use clap::Args;
 use sandbox::stripe::{Delivery, StripeOptions, StripeSandbox, WebhookEndpoint};
@@ -12,9 +12,15 @@ use crate::say;
 /// How a Stripe sandbox is to be.
 #[derive(Args)]
 pub(crate) struct Stripe {
-    /// Where it listens on 127.0.0.1; 0 is a free port
+    /// The port where it listens; 0 is a free one
     #[arg(long, default_value_t = 0)]
     port: u16,
+    /// The address where it listens; 0.0.0.0 lets other machines in, and it believes everybody
+    #[arg(long, default_value_t = Ipv4Addr::LOCALHOST)]
+    listen: Ipv4Addr,
+    /// Where a customer's browser finds it, http://host:port, if that is not where it listens
+    #[arg(long, value_parser = plain_http)]
+    public_url: Option<String>,
     /// Where its books are kept over a restart; without it, in memory alone
     #[arg(long)]
     file: Option<PathBuf>,
@@ -37,7 +43,9 @@ impl Stripe {
             webhook.map(|(url, secret)| WebhookEndpoint { url, secret, delivery: Delivery::default() });
         let told = webhook.as_ref().map(|webhook| webhook.url.clone());
         let options = StripeOptions {
+            listen: Some(self.listen),
             port: Some(self.port),
+            public_url: self.public_url,
             file: self.file.clone(),
             webhooks: webhook.into_iter().collect(),
         };

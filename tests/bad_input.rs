@@ -33,8 +33,8 @@ struct Case {
     body: Vec<u8>,
     chunked: bool,
     status: u16,
-    /// Each error's field and message.
-    errors: Vec<(Option<&'static str>, &'static str)>,
+    /// Each error's field and message; `None`: it is a page.
+    errors: Option<Vec<(Option<&'static str>, &'static str)>>,
 }
 
 /// A request by somebody who is signed in: `"POST /api/tickets"`.
@@ -53,7 +53,7 @@ fn signed_out(request: &str) -> Case {
         body: Vec::new(),
         chunked: false,
         status: 0,
-        errors: Vec::new(),
+        errors: Some(Vec::new()),
     };
     case.with(header::CONTENT_TYPE, JSON)
 }
@@ -80,13 +80,18 @@ impl Case {
 
     /// One error, that is about no field.
     fn is(self, status: u16, message: &'static str) -> Self {
-        Self { status, errors: vec![(None, message)], ..self }
+        Self { status, errors: Some(vec![(None, message)]), ..self }
     }
 
     /// 400, with each field that is wrong and its message.
     fn names(self, errors: &[(&'static str, &'static str)]) -> Self {
         let errors = errors.iter().map(|(field, message)| (Some(*field), *message)).collect();
-        Self { status: 400, errors, ..self }
+        Self { status: 400, errors: Some(errors), ..self }
+    }
+
+    /// A page of that status.
+    fn is_a_page(self, status: u16) -> Self {
+        Self { status, errors: None, ..self }
     }
 
     async fn check(&self, client: &Client, url: &str) -> Result<(), String> {
@@ -108,8 +113,13 @@ impl Case {
         };
         let answer = request.send().await.map_err(|error| wrong("the answer", &error))?;
         let (status, content_type) = (answer.status(), answer.headers().get(header::CONTENT_TYPE).cloned());
+        let Some(errors) = &self.errors else {
+            let is_page = content_type.as_ref().is_some_and(|value| value == "text/html; charset=utf-8");
+            let is_right = status.as_u16() == self.status && is_page;
+            return if is_right { Ok(()) } else { Err(wrong("the page", &(status, content_type))) };
+        };
         let body: Value = answer.json().await.map_err(|error| wrong("the body", &error))?;
-        let errors = self.errors.iter().map(|(field, message)| match field {
+        let errors = errors.iter().map(|(field, message)| match field {
             Some(field) => json!({ "message": message, "field": field }),
             None => json!({ "message": message }),
         });
@@ -133,6 +143,13 @@ async fn bad_input_is_answered_with_the_contracts_error_and_harms_nothing() {
     let whole = Whole::start(directory.path(), &variables).await;
     let client = Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
     let keys = Keys::new(JWT_KEY, None);
+    let get = async |path: &str| client.get(format!("{}{path}", whole.url)).send().await.unwrap();
+    let failures = async || {
+        let metrics = get("/metrics").await.text().await.unwrap();
+        metrics.lines().filter(|line| line.contains(r#"status="5"#)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    // Before the services were ready, the pages have asked them already.
+    let failures_before = failures().await;
     let things = Things::make(&client, &whole, &keys).await;
 
     let cases: Vec<Case> = [
@@ -173,13 +190,12 @@ async fn bad_input_is_answered_with_the_contracts_error_and_harms_nothing() {
         assert_eq!(answer.status().as_u16(), status, "{} {body}", case.path);
     }
 
-    let get = async |path: &str| client.get(format!("{}{path}", whole.url)).send().await.unwrap();
     assert_eq!(get("/readyz").await.status(), StatusCode::OK);
     let metrics = get("/metrics").await.text().await.unwrap();
     assert!(metrics.contains(r#"status="400""#));
-    assert!(!metrics.contains(r#"status="5"#), "{metrics}");
+    assert_eq!(failures().await, failures_before);
     let log = whole.log();
-    assert!(!log.contains("panic") && !log.contains("ERROR"), "{log}");
+    assert!(!log.contains("panic") && !log.contains(" ERROR "), "{log}");
     assert_eq!(get(&format!("/api/tickets/{}", things.ticket)).await.status(), StatusCode::OK);
     assert!(whole.stop("TERM").await.success());
 }
@@ -351,7 +367,6 @@ fn paths(keys: &Keys) -> Vec<Case> {
     for path in [
         "/api",
         "/api/",
-        "/apix",
         "/api/nothing",
         "/api/users",
         "/api/users/x",
@@ -360,17 +375,27 @@ fn paths(keys: &Keys) -> Vec<Case> {
         "/api/orders/x/y",
         "/api/orders/x/history/y",
         "/api/payments/x/y",
-        "//api/tickets",
         "/api//tickets",
+        "/api/expirations",
+    ] {
+        cases.push(signed_in(keys, &format!("GET {path}")).is(404, "Not Found"));
+    }
+    // What is not the API's is for people.
+    for path in [
+        "/apix",
+        "//api/tickets",
         "/API/tickets",
         "/%61pi/tickets",
-        "/api/expirations",
         "/svc-expiration",
         "/healthz/x",
         "/.env",
         "/%00",
+        "/orders/x",
+        "/tickets/%ff",
+        "/assets/../config.rs",
     ] {
-        cases.push(signed_in(keys, &format!("GET {path}")).is(404, "Not Found"));
+        cases.push(signed_in(keys, &format!("GET {path}")).is_a_page(404));
+        cases.push(signed_in(keys, &format!("POST {path}")).is_a_page(404));
     }
     cases
 }

@@ -37,7 +37,7 @@ async fn an_order_that_expires_says_so_without_a_reload() {
     visitor.reads("The reservation has expired.").await;
     visitor.reads("The reservation expired").await;
     assert!(visitor.finds(Thing::Button, "Pay").await.is_none(), "it can still be paid");
-    assert_eq!(visitor.text_of("[role=status]").await.is_empty(), false, "nobody hears of it");
+    assert!(!visitor.text_of("[role=status]").await.is_empty(), "nobody hears of it");
     assert!(visitor.is_marked().await, "the page was loaded again");
     visitor.leaves().await;
 }

@@ -20,6 +20,7 @@ const UNHEARD: Layout = Layout {
     stripe_timeout_seconds: 8,
     reconcile_seconds: 1,
     webhook: None,
+    nats_users: false,
 };
 
 #[tokio::test(flavor = "multi_thread")]

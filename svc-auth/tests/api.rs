@@ -261,7 +261,7 @@ async fn an_address_signed_up_on_two_replicas_at_once_has_one_account() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_on_disk_names_anybody_and_accounts_outlive_their_projection() {
     let (store, dir) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let options = NatsOptions { store_dir: store.path().into(), port: None };
+    let options = NatsOptions { store_dir: store.path().into(), port: None, users: None };
     let nats = NatsServer::start(options).await.unwrap();
     let auth = Service::start(config(&nats, dir.path())).await;
     let ann =

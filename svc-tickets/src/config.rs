@@ -30,6 +30,7 @@ impl Config {
                         env.optional("NATS_USER", "a NATS user")?,
                         env.optional_secret("NATS_PASSWORD", "that user's password")?,
                         env.optional("NATS_CREDS", "the path of a NATS credentials file")?,
+                        env.optional("NATS_NKEY", "the path of a file with the seed of an nkey")?,
                     ),
                     name: "svc-tickets".into(),
                 },

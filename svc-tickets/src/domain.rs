@@ -45,8 +45,6 @@ pub enum NoTitle {
     Empty,
     /// It has more than 200 characters.
     TooLong,
-    /// It has line breaks, or other characters that are not to be read.
-    Control,
 }
 
 /// More than nothing.
@@ -87,9 +85,6 @@ impl Title {
         }
         if text.chars().count() > Self::MAX_CHARACTERS {
             return Err(NoTitle::TooLong);
-        }
-        if text.chars().any(char::is_control) {
-            return Err(NoTitle::Control);
         }
         Ok(Self(text.into()))
     }
@@ -362,7 +357,6 @@ mod tests {
         assert!(Title::parse(&format!(" {} ", "é".repeat(200))).is_ok());
         assert_eq!(Title::parse(&"é".repeat(201)), Err(NoTitle::TooLong));
         assert_eq!(Title::parse(" \t\n"), Err(NoTitle::Empty));
-        assert_eq!(Title::parse("a\rb"), Err(NoTitle::Control));
     }
 
     #[test]

@@ -118,7 +118,6 @@ fn terms(body: &Body) -> Result<Terms, ApiError> {
         Title::parse(value.as_str().unwrap_or_default()).map_err(|wrong| match wrong {
             NoTitle::Empty => "Title is required",
             NoTitle::TooLong => "Title must be at most 200 characters",
-            NoTitle::Control => "Title must be one line of text",
         })
     });
     let price = field(&mut fields, "price", |value| match Cents::try_from(value) {

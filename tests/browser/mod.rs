@@ -486,7 +486,7 @@ impl Visitor {
             None => self.loads_again_if_cut_off().await,
             answer => answer,
         };
-        match within(SHOWS_WITHIN, || ask()).await {
+        match within(SHOWS_WITHIN, ask).await {
             Some(answer) => answer,
             None => panic!("not in time: {what}, at {}:\n{}", self.path().await, self.text().await),
         }

@@ -106,6 +106,8 @@ pub(crate) struct Layout {
     pub(crate) reconcile_seconds: u32,
     /// How Stripe's events get to the first svc-payments; `None`: never.
     pub(crate) webhook: Option<Delivery>,
+    /// Whether each service is a user of its own at NATS, who may do what it needs and no more.
+    pub(crate) nats_users: bool,
 }
 
 impl Default for Layout {
@@ -117,8 +119,17 @@ impl Default for Layout {
             stripe_timeout_seconds: 8,
             reconcile_seconds: 300,
             webhook: Some(Delivery::default()),
+            nats_users: false,
         }
     }
+}
+
+/// Makes a key for each user, and returns what the server is to know of them.
+fn nats_keys(directory: &Path) -> PathBuf {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ticketing"));
+    let status = command.args(["nats-keys", "--out"]).arg(directory).stdout(Stdio::null()).status();
+    assert!(status.unwrap().success());
+    directory.join("users.conf")
 }
 
 impl System {
@@ -131,7 +142,9 @@ impl System {
     pub(crate) async fn start_with(layout: Layout, variables: HashMap<&'static str, String>) -> Self {
         let directory = TempDir::new().unwrap();
         let nats_port = Port::reserve();
-        let options = NatsOptions { store_dir: directory.path().join("nats"), port: Some(nats_port.number) };
+        let users = layout.nats_users.then(|| nats_keys(&directory.path().join("keys")));
+        let store_dir = directory.path().join("nats");
+        let options = NatsOptions { store_dir, port: Some(nats_port.number), users };
         let nats = NatsServer::start(options);
         let stripe = StripeSandbox::start(StripeOptions::default());
         let mut system = Self {
@@ -193,6 +206,10 @@ impl System {
             ("SIGNIN_FAILURES_PER_MINUTE", "0".into()),
             ("SCRYPT_LOG_N", "14".into()),
         ]);
+        if layout.nats_users {
+            let key = self.nats_key(service.program());
+            variables.insert("NATS_NKEY", key.display().to_string());
+        }
         variables.extend(further.clone());
         let log = self.directory.path().join(format!("{name}.log"));
         self.processes.insert((service, replica), Process { child: None, port, data_dir, log, variables });
@@ -372,8 +389,27 @@ impl System {
     }
 
     /// JetStream, as an operator would look at it.
+    /// JetStream as a person sees it who may see everything.
     pub(crate) async fn jetstream(&self) -> async_nats::jetstream::Context {
-        async_nats::jetstream::new(async_nats::connect(self.nats.url()).await.unwrap())
+        let options = match self.nats_key("operator").exists() {
+            true => async_nats::ConnectOptions::with_nkey(self.nats_seed("operator")),
+            false => async_nats::ConnectOptions::new(),
+        };
+        async_nats::jetstream::new(options.connect(self.nats.url()).await.unwrap())
+    }
+
+    fn nats_key(&self, user: &str) -> PathBuf {
+        self.directory.path().join(format!("keys/{user}.nk"))
+    }
+
+    /// The secret of a user at NATS.
+    pub(crate) fn nats_seed(&self, user: &str) -> String {
+        std::fs::read_to_string(self.nats_key(user)).unwrap().trim().to_owned()
+    }
+
+    /// The processes there are.
+    pub(crate) fn running(&self) -> Vec<(Service, usize)> {
+        self.processes.keys().copied().collect()
     }
 
     /// How many messages a stream holds.

@@ -29,7 +29,7 @@ pub(crate) fn unavailable(part: Part) -> Markup {
     };
     html! {
         h1 { (what) " not available right now" }
-        p { "Nothing is lost. Try again in a moment." }
+        p { "Nothing is lost. Try again in a moment: " a href="" { "load the page again" } "." }
         @match part {
             Part::Payments => p {
                 "If you were just paying: the order’s page will say whether that went through, and nobody pays twice."

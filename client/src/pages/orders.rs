@@ -193,7 +193,8 @@ fn paying(standing: &Standing, stripe: &Stripe) -> Markup {
                 Step::Pay | Step::PayAgain => {
                     h2 { "Pay" }
                     @if let (Step::PayAgain, Paying::Tried(payment)) = (step, &standing.payment) {
-                        p { "The last card was declined" @if let Some(reason) = &payment.reason { ": “" (reason) "”" } ". You can try again, with the same card or another one." }
+                        p { "The last card was declined." @if let Some(reason) = &payment.reason { " Your bank says: “" (reason) "”" } }
+                        p { "You can try again, with the same card or another one." }
                     }
                     @match stripe {
                         Stripe::Live(key) => (card_form(order, key)),

@@ -67,7 +67,9 @@ pub(crate) fn order_badge(status: OrderStatus, reason: Option<CancelReason>) -> 
         (OrderStatus::Complete, _) => badge("available", "Paid"),
         (OrderStatus::Cancelled, Some(CancelReason::Expired)) => badge("sold", "Expired"),
         (OrderStatus::Cancelled, Some(CancelReason::Refunded)) => badge("sold", "Refunded"),
-        (OrderStatus::Cancelled, _) => badge("sold", "Cancelled"),
+        (OrderStatus::Cancelled, Some(CancelReason::Buyer | CancelReason::PaymentFailed) | None) => {
+            badge("sold", "Cancelled")
+        }
     }
 }
 

@@ -89,7 +89,7 @@ pub(crate) fn state(ticket: &Ticket, viewer: Option<UserId>) -> Markup {
             dl.facts {
                 div { dt { "Price" } dd { (price(ticket.price)) } }
                 div { dt { "Availability" } dd { (ticket_badge(ticket.status)) } }
-                div { dt { "Seller" } dd { @if is_sellers { "You" } @else { "Seller " (short(ticket.user_id.0)) } } }
+                div { dt { "Seller" } dd { @if is_sellers { "You" } @else { (short(ticket.user_id.0)) } } }
             }
             @match ticket.status {
                 _ if is_sellers => {

@@ -32,15 +32,23 @@ pub enum Auth {
     },
     /// With a credentials file: a JWT and the seed of its key.
     Credentials(PathBuf),
+    /// With a file that holds the seed of an nkey: the server knows the public half alone.
+    Nkey(PathBuf),
 }
 
 impl Auth {
-    /// The strongest proof there is: a credentials file, else a user with a password, else none.
-    pub fn from_parts(user: Option<String>, password: Option<String>, credentials: Option<PathBuf>) -> Self {
-        match (credentials, user) {
-            (Some(path), _) => Auth::Credentials(path),
-            (None, Some(user)) => Auth::Password { user, password: password.unwrap_or_default() },
-            (None, None) => Auth::None,
+    /// The strongest proof there is: a credentials file, else an nkey, else a user with a password, else none.
+    pub fn from_parts(
+        user: Option<String>,
+        password: Option<String>,
+        credentials: Option<PathBuf>,
+        nkey: Option<PathBuf>,
+    ) -> Self {
+        match (credentials, nkey, user) {
+            (Some(path), ..) => Auth::Credentials(path),
+            (None, Some(path), _) => Auth::Nkey(path),
+            (None, None, Some(user)) => Auth::Password { user, password: password.unwrap_or_default() },
+            (None, None, None) => Auth::None,
         }
     }
 }
@@ -52,6 +60,7 @@ impl std::fmt::Debug for Auth {
             Auth::None => "None",
             Auth::Password { .. } => "Password",
             Auth::Credentials(_) => "Credentials",
+            Auth::Nkey(_) => "Nkey",
         })
     }
 }
@@ -66,8 +75,8 @@ pub struct Connection {
 /// The connection's settings cannot work, whatever the server says.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The credentials file cannot be read.
-    #[error("the NATS credentials file cannot be read: {0}")]
+    /// The file that proves who we are cannot be read.
+    #[error("the NATS credentials or key cannot be read: {0}")]
     Credentials(#[from] std::io::Error),
     /// The URL is malformed.
     #[error("NATS cannot be connected: {0}")]
@@ -84,9 +93,12 @@ impl Connection {
             Auth::None => ConnectOptions::new(),
             Auth::Password { user, password } => ConnectOptions::with_user_and_password(user, password),
             Auth::Credentials(path) => ConnectOptions::with_credentials(&std::fs::read_to_string(path)?)?,
+            Auth::Nkey(path) => ConnectOptions::with_nkey(std::fs::read_to_string(path)?.trim().to_owned()),
         };
         let servers: Vec<&str> = settings.url.split(',').map(str::trim).collect();
         let client = options
+            // Of our own, so that the server can keep others from listening to our answers.
+            .custom_inbox_prefix(format!("_INBOX.{}", settings.name))
             .name(settings.name)
             .retry_on_initial_connect()
             .max_reconnects(None)

@@ -97,6 +97,8 @@ pub struct NatsOptions {
     pub store_dir: PathBuf,
     /// The port on 127.0.0.1; `None`: a free one, chosen by the server.
     pub port: Option<u16>,
+    /// A file of accounts and users, in the server's own language; `None`: whoever connects may do everything.
+    pub users: Option<PathBuf>,
 }
 
 /// A running nats-server. Dropping it kills the server; [`shutdown`](Self::shutdown) stops it properly.
@@ -107,6 +109,7 @@ pub struct NatsServer {
     program: PathBuf,
     store_dir: PathBuf,
     port: u16,
+    users: Option<PathBuf>,
     url: String,
     /// `None` after a kill.
     running: Option<Running>,
@@ -126,11 +129,12 @@ impl NatsServer {
         // The server would take a relative path as relative to its configuration file.
         let store_dir = std::path::absolute(&options.store_dir)
             .map_err(while_doing(format!("find {}", options.store_dir.display())))?;
-        let (running, address) = launch(&program, &store_dir, options.port).await?;
+        let (running, address) = launch(&program, &store_dir, options.port, options.users.as_deref()).await?;
         Ok(Self {
             program,
             store_dir,
             port: address.port,
+            users: options.users,
             url: address.url,
             running: Some(running),
             _temporary: None,
@@ -144,7 +148,7 @@ impl NatsServer {
             .tempdir()
             .map_err(while_doing("make a temporary directory"))?;
         let store_dir = dir.path().to_owned();
-        let server = Self::start(NatsOptions { store_dir, port: None }).await?;
+        let server = Self::start(NatsOptions { store_dir, port: None, users: None }).await?;
         Ok(Self { _temporary: Some(dir), ..server })
     }
 
@@ -178,7 +182,8 @@ impl NatsServer {
     /// Starts the server again on the same port and store, killing it first if it still runs.
     pub async fn restart(&mut self) -> Result<(), Error> {
         self.kill();
-        let (running, _) = launch(&self.program, &self.store_dir, Some(self.port)).await?;
+        let (running, _) =
+            launch(&self.program, &self.store_dir, Some(self.port), self.users.as_deref()).await?;
         self.running = Some(running);
         Ok(())
     }
@@ -230,11 +235,16 @@ struct Address {
     port: u16,
 }
 
-async fn launch(program: &Path, store_dir: &Path, port: Option<u16>) -> Result<(Running, Address), Error> {
+async fn launch(
+    program: &Path,
+    store_dir: &Path,
+    port: Option<u16>,
+    users: Option<&Path>,
+) -> Result<(Running, Address), Error> {
     let log = store_dir.join("nats.log");
     let stderr = open_log(store_dir, &log).await?;
     // Only now, with the store ours, may its files be touched.
-    let config = write_config(store_dir, port)?;
+    let config = write_config(store_dir, port, users)?;
 
     let (stdin, lifeline) = io::pipe().map_err(while_doing("make a pipe"))?;
     let child = Command::new("sh")
@@ -293,26 +303,28 @@ async fn open_log(store_dir: &Path, path: &Path) -> Result<File, Error> {
     }
 }
 
-fn write_config(store_dir: &Path, port: Option<u16>) -> Result<PathBuf, Error> {
+fn write_config(store_dir: &Path, port: Option<u16>, users: Option<&Path>) -> Result<PathBuf, Error> {
     // The server writes its ports to a file named after its process id: ids come round again.
     for entry in std::fs::read_dir(store_dir).into_iter().flatten().flatten() {
         if entry.path().extension().is_some_and(|extension| extension == "ports") {
             let _ = std::fs::remove_file(entry.path());
         }
     }
-    // nats-server reads JSON as its own configuration language; -1 is "any free port".
-    let config = json!({
-        "listen": format!("127.0.0.1:{}", port.map_or(-1, i32::from)),
-        "ports_file_dir": store_dir,
-        "jetstream": {
-            "store_dir": store_dir,
-            // JetStream's default acknowledges before it syncs.
-            "sync_interval": "always",
-        },
-    });
+    // The server's configuration language takes JSON for values; -1 is "any free port".
+    let settings = [
+        ("listen", json!(format!("127.0.0.1:{}", port.map_or(-1, i32::from)))),
+        ("ports_file_dir", json!(store_dir)),
+        // JetStream's default acknowledges before it syncs.
+        ("jetstream", json!({ "store_dir": store_dir, "sync_interval": "always" })),
+    ];
+    let mut config: String = settings.iter().map(|(name, value)| format!("{name}: {value:#}\n")).collect();
+    if let Some(users) = users {
+        // Not by its `include`: that is relative to the store.
+        config +=
+            &std::fs::read_to_string(users).map_err(while_doing(format!("read {}", users.display())))?;
+    }
     let path = store_dir.join("nats.conf");
-    std::fs::write(&path, format!("{config:#}\n"))
-        .map_err(while_doing(format!("write {}", path.display())))?;
+    std::fs::write(&path, config).map_err(while_doing(format!("write {}", path.display())))?;
     Ok(path)
 }
 

@@ -167,8 +167,12 @@ pub enum OperatorError {
 /// What a sandbox is started with.
 #[derive(Clone, Debug, Default)]
 pub struct StripeOptions {
-    /// The port on 127.0.0.1; `None`: a free one.
+    /// Where it listens; `None`: on 127.0.0.1. It believes everybody: let it be heard of in a network of your own only.
+    pub listen: Option<Ipv4Addr>,
+    /// The port; `None`: a free one.
     pub port: Option<u16>,
+    /// Where the customer's browser finds the bank's page, `http://host:port`; `None`: where it listens.
+    pub public_url: Option<String>,
     /// Where the books are kept over a restart (JSON lines; its directory must exist); `None`: in memory alone.
     pub file: Option<PathBuf>,
     /// Where events are sent from the start.
@@ -224,11 +228,12 @@ impl StripeSandbox {
             Some(path) => journal::open(path).await.map(|(journal, books)| (Some(journal), books))?,
             None => (None, books::Books::default()),
         };
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, options.port.unwrap_or(0)));
+        let listen = options.listen.unwrap_or(Ipv4Addr::LOCALHOST);
+        let address = SocketAddr::from((listen, options.port.unwrap_or(0)));
         let failed = |source| Error::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let url = format!("http://{}", listener.local_addr().map_err(failed)?);
-        books.base.clone_from(&url);
+        books.base = options.public_url.unwrap_or_else(|| url.clone());
 
         let shared = Arc::new(server::Shared::new(books, journal, webhooks::Webhooks::new(options.webhooks)));
         let (stop, stopped) = oneshot::channel();
@@ -236,7 +241,7 @@ impl StripeSandbox {
         Ok(Self { url, shared, stop, server: tokio::spawn(server) })
     }
 
-    /// The base URL for a Stripe client: `http://127.0.0.1:<port>`.
+    /// The base URL for a Stripe client: `http://127.0.0.1:<port>`, or what it was told to listen on.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url

@@ -34,7 +34,7 @@ async fn messages(server: &NatsServer) -> u64 {
 }
 
 fn options(dir: &Path) -> NatsOptions {
-    NatsOptions { store_dir: dir.to_owned(), port: None }
+    NatsOptions { store_dir: dir.to_owned(), port: None, users: None }
 }
 
 fn store() -> TempDir {

@@ -23,7 +23,7 @@ impl Proxies {
     /// This machine alone.
     pub fn local() -> Self {
         let loopback =
-            [IpNet::new(Ipv4Addr::LOCALHOST.into(), 8), IpNet::new(Ipv6Addr::LOCALHOST.into(), 128)];
+            [IpNet::new(Ipv4Addr::new(127, 0, 0, 0).into(), 8), IpNet::new(Ipv6Addr::LOCALHOST.into(), 128)];
         Self(loopback.into_iter().flatten().collect())
     }
 
