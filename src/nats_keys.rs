@@ -23,7 +23,7 @@ const SYSTEM: &str = "system";
 /// Where keys and configuration go.
 #[derive(Args)]
 pub(crate) struct NatsKeys {
-    /// The directory for <user>.nk, each the secret of one user, and users.conf, which nats-server includes
+    /// The directory for USER.nk, each the secret of one user, and users.conf, which nats-server includes
     #[arg(long, default_value = "./nats-keys")]
     out: PathBuf,
 }

@@ -90,7 +90,7 @@ impl Case {
     }
 
     /// A page of that status.
-    fn is_a_page(self, status: u16) -> Self {
+    fn gives_a_page(self, status: u16) -> Self {
         Self { status, errors: None, ..self }
     }
 
@@ -394,8 +394,8 @@ fn paths(keys: &Keys) -> Vec<Case> {
         "/tickets/%ff",
         "/assets/../config.rs",
     ] {
-        cases.push(signed_in(keys, &format!("GET {path}")).is_a_page(404));
-        cases.push(signed_in(keys, &format!("POST {path}")).is_a_page(404));
+        cases.push(signed_in(keys, &format!("GET {path}")).gives_a_page(404));
+        cases.push(signed_in(keys, &format!("POST {path}")).gives_a_page(404));
     }
     cases
 }

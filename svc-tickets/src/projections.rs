@@ -38,7 +38,7 @@ pub enum Which {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Search(Vec<String>);
 
-/// The text has more than [`Search::MAX_CHARACTERS`].
+/// The text has more than 200 characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SearchTooLong;
 
