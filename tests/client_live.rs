@@ -42,6 +42,23 @@ async fn an_order_that_expires_says_so_without_a_reload() {
     visitor.leaves().await;
 }
 
+/// Once, and not each second: whoever listens has more to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn that_time_is_running_out_is_said_aloud() {
+    let Some(shop) = Shop::open(&[("EXPIRATION_WINDOW_SECONDS", "23")]).await else { return };
+    let (seller, buyer) = tokio::join!(shop.caller("seller"), shop.caller("buyer"));
+    let order = buyer.orders(&seller.lists("Concert", "19.99").await).await;
+    let visitor = shop.visits(&buyer, Look::default()).await;
+    visitor.goes_to(&format!("/orders/{order}")).await;
+    assert_eq!(visitor.text_of("[role=status]").await, "");
+    let said =
+        async || (visitor.text_of("[role=status]").await == "20 seconds are left to pay.").then_some(());
+    visitor.until("a warning", said).await;
+    let left = visitor.text_of("[data-left]").await;
+    assert!(left.contains("0:20") || left.contains("0:19"), "{left}");
+    visitor.leaves().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ticket_that_somebody_reserves_changes_in_its_place() {
     let Some(shop) = Shop::open(&[]).await else { return };

@@ -202,7 +202,7 @@ async fn list_ticket(visit: Visit, body: Body) -> Made {
 
 async fn ticket(id: TicketId, visit: Visit) -> Made {
     let (ticket, viewer) = tokio::join!(visit.api.ticket(id), visit.viewer());
-    let (ticket, viewer) = (ticket?, viewer);
+    let ticket = ticket?;
     Ok(visit.page(&ticket.title, pages::tickets::one(&ticket, viewer, None)))
 }
 
