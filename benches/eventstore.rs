@@ -115,7 +115,7 @@ struct Bench {
 
 impl Bench {
     async fn on(url: &str) -> anyhow::Result<Self> {
-        let settings = Settings { url: url.into(), auth: Auth::None, name: "bench".into() };
+        let settings = Settings { url: url.into(), auth: Auth::None, ca: None, name: "bench".into() };
         let connection = Connection::open(settings).await?;
         let plain = jetstream::new(async_nats::connect(url).await?);
         while !connection.is_up() {

@@ -44,8 +44,8 @@ enum Command {
     /// Runs a stand-in for something outside by itself, until Ctrl-C
     #[command(subcommand)]
     Sandbox(Sandbox),
-    /// Makes a key for each service, for people and for the server, and the configuration that tells the server what
-    /// each may do
+    /// Makes a key for each service, for people and for the server, the configuration that tells the server what each
+    /// may do, and its certificate
     NatsKeys(nats_keys::NatsKeys),
 }
 

@@ -2,9 +2,11 @@
 //!
 //! A subject is an API call at JetStream
 //! (<https://docs.nats.io/reference/reference-protocols/nats_api_reference>), so what may be published says what may be
-//! done. Nobody may delete, purge or change a stream, nor delete a consumer: what is not listed is refused. Names of
+//! done. No service may delete, purge or change a stream, nor delete a consumer: what is not listed is refused. Names of
 //! consumers have no common prefix that a rule could name, so whoever may read a stream is denied the other services'
 //! durables on it by name.
+//!
+//! People are two users, so that looking cannot go wrong: [`operator`] and [`admin`].
 
 use contract::stream::{
     DEAD_LETTERS, DEAD_LETTERS_PREFIX, EXPIRATIONS, ORDERS, PAYMENTS, Stream, TICKETS, USERS, durable,
@@ -84,10 +86,12 @@ const WORK: [Work; 5] = [
 /// Everybody in the account of the marketplace.
 pub(crate) fn users() -> Vec<User> {
     let services = WORK.iter().map(|work| User { name: work.owns.source, permissions: work.permissions() });
-    services.chain([User { name: "operator", permissions: operator() }]).collect()
+    let people = [("operator", operator()), ("admin", admin())];
+    services.chain(people.map(|(name, permissions)| User { name, permissions })).collect()
 }
 
 /// Looks at everything and changes nothing, with the nats CLI. To look, it makes consumers that nobody else knows.
+/// Backups are a way of looking.
 fn operator() -> Permissions {
     let everybodys = WORK.iter().flat_map(|work| work.durable);
     let looks = [
@@ -96,6 +100,7 @@ fn operator() -> Permissions {
         "STREAM.LIST",
         "STREAM.INFO.*",
         "STREAM.MSG.GET.*",
+        "STREAM.SNAPSHOT.*",
         "DIRECT.GET.>",
         "CONSUMER.NAMES.*",
         "CONSUMER.LIST.*",
@@ -104,10 +109,22 @@ fn operator() -> Permissions {
         "CONSUMER.MSG.NEXT.*.*",
     ];
     let mut allow: Vec<String> = looks.iter().map(|call| api(call)).collect();
-    // What the server pushes is paced by answers to this.
-    allow.push("$JS.FC.>".to_owned());
+    // What the server pushes is paced by answers to these.
+    allow.extend(["$JS.FC.>", "$JS.SNAPSHOT.ACK.>"].map(str::to_owned));
     Permissions {
         publish: Rules { allow, deny: everybodys.flat_map(|durable| taking_over("*", durable)).collect() },
+        subscribe: Rules { allow: vec!["_INBOX.>".to_owned(), "ticketing.>".to_owned()], deny: Vec::new() },
+    }
+}
+
+/// Whatever JetStream can be asked for, deleting and restoring included. Events come of services alone: it publishes
+/// none, and takes or acknowledges none in a service's place.
+fn admin() -> Permissions {
+    let allow = ["$JS.API.>", "$JS.FC.>", "$JS.SNAPSHOT.ACK.>", "$JS.SNAPSHOT.RESTORE.>"].map(str::to_owned);
+    let everybodys = WORK.iter().flat_map(|work| work.durable);
+    let deny = everybodys.map(|durable| api(&format!("CONSUMER.MSG.NEXT.*.{durable}")));
+    Permissions {
+        publish: Rules { allow: allow.into(), deny: deny.collect() },
         subscribe: Rules { allow: vec!["_INBOX.>".to_owned(), "ticketing.>".to_owned()], deny: Vec::new() },
     }
 }

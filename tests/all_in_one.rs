@@ -327,8 +327,8 @@ fn help_explains_the_subcommands_and_every_variable_that_is_read() {
     let mut read: Vec<String> = services
         .iter()
         .map(String::as_str)
-        // What all of them are told in the same way is read in `web`.
-        .chain(["libs/web/src", "client/src", "src"])
+        // What all of them are told in the same way is read in these two.
+        .chain(["libs/service/src", "libs/web/src", "client/src", "src"])
         .flat_map(|room| variables_in(&root.join(room)))
         .collect();
     // By the library that writes the log.

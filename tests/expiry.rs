@@ -27,7 +27,8 @@ static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 /// Puts `count` orders into the log that are all due at the same moment, `ahead` of when the last of them is there.
 /// Returns the moment, and how many appends the log took a second.
 async fn orders_due_together(system: &System, count: usize, ahead: Duration) -> (Timestamp, f64) {
-    let settings = Settings { url: system.nats.url().into(), auth: Auth::None, name: "svc-orders".into() };
+    let settings =
+        Settings { url: system.nats.url().into(), auth: Auth::None, ca: None, name: "svc-orders".into() };
     let connection = Connection::open(settings).await.unwrap();
     support::within(support::PATIENCE, || async { connection.is_up().then_some(()) }).await.unwrap();
     let log = Log::reader(&connection, ORDERS.name, ORDERS.source);

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
     sync::OnceLock,
 };
 
@@ -163,7 +163,8 @@ fn versions_are_pinned_and_the_same_everywhere() {
     }
     for line in read("deploy/Dockerfile").lines().filter_map(|line| line.strip_prefix("FROM ")) {
         let image = line.split(' ').next().unwrap_or_default();
-        if image != "runtime" {
+        // Stages of its own, one of them by a variable.
+        if image != "runtime" && image != "${PROGRAMS}" {
             note(image);
         }
     }
@@ -267,6 +268,9 @@ impl Reader {
         let config = read(&format!("{program}/src/config.rs"));
         let mut code =
             config.clone() + &read(&format!("{program}/src/main.rs")) + &read("libs/web/src/env.rs");
+        if config.contains("service::store_config") {
+            code += &read("libs/service/src/lib.rs");
+        }
         if config.contains("Keys::from_env") {
             code += &read("libs/web/src/jwt.rs");
         }
@@ -301,7 +305,9 @@ fn wrong_variables(program: &str, set: &BTreeSet<String>, reader: &Reader) -> Ve
 fn a_wrong_variable_is_caught() {
     let reader = Reader::of("svc-payments");
     let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-    for name in ["PORT", "DATA_DIR", "LOG_FORMAT", "JWT_KEY_PREVIOUS", "STRIPE_API_BASE", "CURRENCY"] {
+    for name in
+        ["PORT", "DATA_DIR", "LOG_FORMAT", "JWT_KEY_PREVIOUS", "STRIPE_API_BASE", "CURRENCY", "NATS_CA"]
+    {
         assert!(reader.may.contains(name), "{name}: {:?}", reader.may);
     }
     assert_eq!(reader.must, set(&["NATS_URL", "JWT_KEY", "STRIPE_KEY"]));
@@ -325,12 +331,21 @@ impl Made {
         let directory = tempfile::tempdir().expect("a directory");
         let keys = directory.path().join("keys");
         let run = |keys: &Path| {
-            let done =
-                Command::new("sh").arg(root().join("deploy/keys")).arg(keys).output().expect("sh runs");
+            let done = Self::run(keys, "");
             assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         };
         run(&keys);
         Self(directory)
+    }
+
+    /// As in the image, which has the program on its path.
+    fn run(keys: &Path, nats_tls: &str) -> Output {
+        let programs = Path::new(env!("CARGO_BIN_EXE_ticketing")).parent().expect("a directory").to_owned();
+        let usual = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths([programs].into_iter().chain(std::env::split_paths(&usual)));
+        let mut command = Command::new("sh");
+        command.arg(root().join("deploy/keys")).arg(keys).env("NATS_TLS", nats_tls);
+        command.env("PATH", path.expect("a path")).output().expect("sh runs")
     }
 
     fn file(&self, path: &str) -> Option<String> {
@@ -349,17 +364,133 @@ impl Made {
 #[test]
 fn keys_are_made_once_and_each_for_one_service() {
     let made = Made::by_the_script();
-    let users = made.file("nats/users.conf").expect("users");
-    for name in ["svc-auth", "svc-tickets", "svc-orders", "svc-payments", "svc-expiration"] {
-        let password = made.file(&format!("{name}/nats-password")).expect("a password");
-        assert_eq!(password.len(), 64, "{name}");
-        assert!(users.contains(&format!("{{user: {name}, password: \"{password}\"}}")), "{name}");
-        assert!(made.file(&format!("{name}/defaults")).expect("defaults").contains(&password));
-        assert_eq!(made.defaults_of(name).contains("MASTER_KEY"), name == "svc-auth");
+    let compose = compose();
+    let users = made.file("server/users.conf").expect("users");
+    for name in &OURS[..5] {
+        let environment = &compose["services"][name]["environment"];
+        let path = text(&environment["NATS_NKEY"]);
+        let key = made.file(path.strip_prefix("/keys/").expect("in the volume")).expect(path);
+        assert!(
+            path.contains(name) && key.starts_with("SU") && !users.contains(key.trim()),
+            "{name}: {path}"
+        );
+        let path = when_set(text(&environment["NATS_CA"]), "NATS_TLS").expect("by the switch");
+        let authority = made.file(path.strip_prefix("/keys/").expect("in the volume")).expect(path);
+        assert!(path.contains(name) && authority.contains("BEGIN CERTIFICATE"), "{name}: {path}");
+        assert_eq!(made.defaults_of(name).contains("MASTER_KEY"), *name == "svc-auth");
     }
-    let again = Command::new("sh").arg(root().join("deploy/keys")).arg(made.0.path().join("keys")).status();
-    assert!(again.expect("sh runs").success());
-    assert_eq!(made.file("nats/users.conf").as_deref(), Some(users.as_str()));
+    let read = |name: &str| (made.file(&format!("{name}/nats.nk")), made.file(&format!("{name}/defaults")));
+    let before = OURS[..5].iter().map(|name| read(name)).collect::<Vec<_>>();
+    let again = Made::run(&made.0.path().join("keys"), "true");
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+    assert_eq!(OURS[..5].iter().map(|name| read(name)).collect::<Vec<_>>(), before);
+    assert_eq!(made.file("server/users.conf"), Some(users));
+}
+
+#[test]
+fn a_switch_that_is_neither_on_nor_absent_stops_the_start() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let refused = Made::run(&directory.path().join("keys"), "false");
+    assert!(!refused.status.success());
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(said.trim_end(), r#"NATS_TLS is "false"; it must be true, or not set"#);
+}
+
+/// What the servers are told of their certificates is what `ticketing nats-keys` makes, and TLS is on at both ends or at
+/// neither.
+#[test]
+fn tls_is_on_at_both_ends_or_at_neither() {
+    let made = Made::by_the_script();
+    let there = |path: &str| made.file(path.strip_prefix("/etc/nats/keys/").unwrap_or(path)).is_some();
+    let cluster = read("deploy/nats/cluster.conf");
+    let named: Vec<_> =
+        cluster.split_whitespace().filter(|word| word.starts_with("/etc/nats/keys/")).collect();
+    assert_eq!(named.len(), 3, "certificate, key, authority: {named:?}");
+    for path in named {
+        assert!(there(path), "cluster.conf: {path}");
+    }
+    let compose = compose();
+    for name in ["nats", "nats-2", "nats-3"] {
+        let arguments = array(&compose["services"][name]["entrypoint"]).iter().map(text).collect::<Vec<_>>();
+        assert!(arguments.contains(&"--tls=${NATS_TLS:-false}"), "compose: {name}: {arguments:?}");
+        for path in arguments.iter().filter_map(|one| one.split_once("=/etc/nats/keys/")) {
+            assert!(there(path.1), "compose: {name}: {path:?}");
+        }
+    }
+    for (overlay, on) in OVERLAYS.into_iter().zip([false, true]) {
+        let cluster = Cluster::of(overlay);
+        for pod in cluster.pods() {
+            let container = pod.containers().next().expect("a container");
+            let mounts = array(&container["volumeMounts"]);
+            if pod.name == "nats" {
+                let arguments = array(&container["args"]).iter().map(text).collect::<Vec<_>>();
+                assert_eq!(arguments[0], format!("--tls={on}"), "{overlay}");
+                for path in arguments[1..].iter().filter_map(|one| Some(one.split_once('=')?.1)) {
+                    assert!(there(path), "{overlay}: nats: {path}");
+                }
+                assert!(
+                    mounts.iter().any(|mount| mount["mountPath"] == "/etc/nats/keys/server"),
+                    "{overlay}"
+                );
+            } else if pod.name.starts_with("svc-") {
+                assert_eq!(cluster.environment(&pod).contains("NATS_CA"), on, "{overlay}: {}", pod.name);
+                // Its own keys, and nobody else's.
+                let secrets =
+                    array(&pod.spec["volumes"]).iter().map(|volume| &volume["secret"]["secretName"]);
+                let secrets: Vec<_> = secrets.filter(|name| name.is_string()).collect();
+                assert_eq!(secrets, [&Value::from(format!("nats-{}", pod.name))], "{overlay}");
+                for (variable, value) in cluster.values(&pod) {
+                    if let "NATS_NKEY" | "NATS_CA" = variable.as_str() {
+                        let file = value.strip_prefix("/keys/").expect("where the secret is mounted");
+                        assert!(there(&format!("{}/{file}", pod.name)), "{overlay}: {}: {value}", pod.name);
+                    }
+                }
+                assert!(mounts.iter().any(|mount| mount["mountPath"] == "/keys"), "{overlay}: {}", pod.name);
+            }
+        }
+    }
+}
+
+/// The names by which services look for servers are names that their certificate has.
+#[test]
+fn every_server_is_called_by_a_name_of_its_certificate() {
+    let compose_names = tls_names(&read("deploy/keys"));
+    let environment = compose()["services"]["svc-orders"]["environment"].clone();
+    let cluster = read("deploy/cluster.env");
+    let cluster =
+        cluster.lines().find_map(|line| line.strip_prefix("NATS_URL=")).expect("NATS_URL").to_owned();
+    for url in [unset(text(&environment["NATS_URL"])), cluster] {
+        for (host, _) in addresses(&url) {
+            assert!(compose_names.contains(&host), "deploy/keys: {host}");
+        }
+    }
+    let told = tls_names(&read("deploy/README.md"));
+    for overlay in OVERLAYS {
+        let cluster = Cluster::of(overlay);
+        for pod in cluster.pods() {
+            for (variable, value) in cluster.values(&pod) {
+                if let "NATS_URL" | "NATS_ROUTES" = variable.as_str() {
+                    for (host, _) in addresses(value.trim_matches(['[', ']'])) {
+                        assert!(told.contains(&host), "{overlay}: {variable}: {host} of {told:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What `ticketing nats-keys --tls` is given.
+fn tls_names(text: &str) -> BTreeSet<String> {
+    let text = text.replace("\\\n", " ");
+    let line =
+        text.lines().find(|line| line.contains("nats-keys") && line.contains("--tls ")).expect("--tls");
+    let names = line.split_once("--tls ").expect("--tls").1.split_whitespace();
+    names.take_while(|word| !word.starts_with(['-', '>', '#'])).map(str::to_owned).collect()
+}
+
+/// `${NAME:+that}`.
+fn when_set<'a>(value: &'a str, variable: &str) -> Option<&'a str> {
+    value.strip_prefix("${")?.strip_prefix(variable)?.strip_prefix(":+")?.strip_suffix('}')
 }
 
 // --- Secrets ------------------------------------------------------------------------------------------------------
@@ -475,6 +606,17 @@ impl Cluster {
             keys(&self.named("ConfigMap", name).unwrap_or_else(|| panic!("no ConfigMap {name}"))["data"])
         });
         own.chain(from).collect()
+    }
+
+    /// The variables whose values stand in the manifests.
+    fn values(&self, pod: &Pod) -> Vec<(String, String)> {
+        let container = pod.containers().next().expect("a container");
+        let own = array(&container["env"]).iter().map(|one| (text(&one["name"]), text(&one["value"])));
+        let from = array(&container["envFrom"])
+            .iter()
+            .filter_map(|one| self.named("ConfigMap", text(&one["configMapRef"]["name"])))
+            .flat_map(|map| object(&map["data"]).iter().map(|(name, value)| (name.as_str(), text(value))));
+        own.chain(from).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
     /// The port of a service, by name or number, if a pod stands behind it that has it open.

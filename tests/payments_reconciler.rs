@@ -21,6 +21,7 @@ const UNHEARD: Layout = Layout {
     reconcile_seconds: 1,
     webhook: None,
     nats_users: false,
+    nats_tls: false,
 };
 
 #[tokio::test(flavor = "multi_thread")]

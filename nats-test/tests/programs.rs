@@ -182,7 +182,7 @@ async fn what_goes_wrong_is_one_line() {
 
 /// The log of svc-tickets.
 async fn tickets(nats: &str) -> Log {
-    let settings = Settings { url: nats.into(), auth: Auth::None, name: TICKETS.source.into() };
+    let settings = Settings { url: nats.into(), auth: Auth::None, ca: None, name: TICKETS.source.into() };
     let connection = Connection::open(settings).await.unwrap();
     let config = StreamConfig {
         name: TICKETS.name.into(),

@@ -1,9 +1,9 @@
 //! What svc-auth is told by its environment: the only place that reads it.
 
-use std::{path::PathBuf, str::FromStr};
+use std::str::FromStr;
 
-use contract::stream::{DEAD_LETTERS, DEAD_LETTERS_PREFIX};
-use eventstore::{Auth, Settings, StoreConfig};
+use contract::stream::USERS;
+use eventstore::StoreConfig;
 use web::{Env, Keys, Proxies, SessionCookie, env::Invalid};
 
 use crate::sealing::MasterKey;
@@ -35,26 +35,9 @@ impl Config {
     /// # Errors
     /// With the first variable that is missing or wrong.
     pub fn from_env(env: &Env) -> Result<Self, Invalid> {
-        let data_dir: PathBuf = env.or("DATA_DIR", "./data".into(), "a directory")?;
         let per_minute = "a whole number a minute, 0 for no limit";
         Ok(Self {
-            store: StoreConfig {
-                nats: Settings {
-                    url: env.required("NATS_URL", "the address of NATS, nats://host:4222")?,
-                    auth: Auth::from_parts(
-                        env.optional("NATS_USER", "a NATS user")?,
-                        env.optional_secret("NATS_PASSWORD", "that user's password")?,
-                        env.optional("NATS_CREDS", "the path of a NATS credentials file")?,
-                        env.optional("NATS_NKEY", "the path of a file with the seed of an nkey")?,
-                    ),
-                    name: "svc-auth".into(),
-                },
-                replicas: env.or("NATS_REPLICAS", 1, "1, or 3 on a cluster of NATS servers")?,
-                database: data_dir.join("auth"),
-                cache_bytes: 32 << 20,
-                dead_letters: DEAD_LETTERS.into(),
-                dead_letters_prefix: DEAD_LETTERS_PREFIX.into(),
-            },
+            store: service::store_config(env, USERS)?,
             keys: Keys::from_env(env)?,
             cookie: SessionCookie { secure: env.or("SECURE_COOKIES", true, "true or false")? },
             master_key: env.secret("MASTER_KEY", "32 random bytes as 64 hexadecimal digits")?,

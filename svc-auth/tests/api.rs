@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 fn config(nats: &NatsServer, dir: &Path) -> Config {
     Config {
         store: StoreConfig {
-            nats: Settings { url: nats.url().into(), auth: Auth::None, name: "svc-auth".into() },
+            nats: Settings { url: nats.url().into(), auth: Auth::None, ca: None, name: "svc-auth".into() },
             replicas: 1,
             database: dir.join("auth"),
             cache_bytes: 8 << 20,

@@ -2,12 +2,11 @@
 
 use std::{
     num::{NonZeroU8, NonZeroU32},
-    path::PathBuf,
     time::Duration,
 };
 
-use contract::stream::{DEAD_LETTERS, DEAD_LETTERS_PREFIX};
-use eventstore::{Auth, Settings, StoreConfig};
+use contract::stream::PAYMENTS;
+use eventstore::StoreConfig;
 use web::{Env, Keys, env::Invalid};
 
 pub use crate::{
@@ -52,25 +51,8 @@ impl Config {
     /// # Errors
     /// With the first variable that is missing or wrong.
     pub fn from_env(env: &Env) -> Result<Self, Invalid> {
-        let data_dir: PathBuf = env.or("DATA_DIR", "./data".into(), "a directory")?;
         Ok(Self {
-            store: StoreConfig {
-                nats: Settings {
-                    url: env.required("NATS_URL", "the address of NATS, nats://host:4222")?,
-                    auth: Auth::from_parts(
-                        env.optional("NATS_USER", "a NATS user")?,
-                        env.optional_secret("NATS_PASSWORD", "that user's password")?,
-                        env.optional("NATS_CREDS", "the path of a NATS credentials file")?,
-                        env.optional("NATS_NKEY", "the path of a file with the seed of an nkey")?,
-                    ),
-                    name: "svc-payments".into(),
-                },
-                replicas: env.or("NATS_REPLICAS", 1, "1, or 3 on a cluster of NATS servers")?,
-                database: data_dir.join("payments"),
-                cache_bytes: 32 << 20,
-                dead_letters: DEAD_LETTERS.into(),
-                dead_letters_prefix: DEAD_LETTERS_PREFIX.into(),
-            },
+            store: service::store_config(env, PAYMENTS)?,
             keys: Keys::from_env(env)?,
             stripe_key: env
                 .secret("STRIPE_KEY", "a Stripe secret key; the all-in-one starts a sandbox instead")?,

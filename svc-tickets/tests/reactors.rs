@@ -193,7 +193,7 @@ async fn an_order_of_a_ticket_that_is_not_listed_yet_waits_for_it() {
 
 /// Lists a ticket under an id of one's own choice, past the service.
 async fn list_as(nats: &str, id: TicketId) {
-    let settings = Settings { url: nats.into(), auth: Auth::None, name: TICKETS.source.into() };
+    let settings = Settings { url: nats.into(), auth: Auth::None, ca: None, name: TICKETS.source.into() };
     let connection = Connection::open(settings).await.unwrap();
     let log = eventstore::Log::reader(&connection, TICKETS.name, TICKETS.source);
     let event = TicketEvent::Created(contract::event::TicketCreated {

@@ -5,7 +5,7 @@
 
 pub(crate) mod collector;
 pub(crate) mod faults;
-mod port;
+pub(crate) mod port;
 pub(crate) mod purchase;
 
 use std::{
@@ -108,6 +108,8 @@ pub(crate) struct Layout {
     pub(crate) webhook: Option<Delivery>,
     /// Whether each service is a user of its own at NATS, who may do what it needs and no more.
     pub(crate) nats_users: bool,
+    /// Whether they reach it by TLS alone.
+    pub(crate) nats_tls: bool,
 }
 
 impl Default for Layout {
@@ -120,16 +122,31 @@ impl Default for Layout {
             reconcile_seconds: 300,
             webhook: Some(Delivery::default()),
             nats_users: false,
+            nats_tls: false,
         }
     }
 }
 
-/// Makes a key for each user, and returns what the server is to know of them.
-fn nats_keys(directory: &Path) -> PathBuf {
+/// Makes a key for each user and a certificate for this machine.
+pub(crate) fn nats_keys(directory: &Path) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ticketing"));
-    let status = command.args(["nats-keys", "--out"]).arg(directory).stdout(Stdio::null()).status();
-    assert!(status.unwrap().success());
-    directory.join("users.conf")
+    let command = command.args(["nats-keys", "--tls", "127.0.0.1", "--out"]).arg(directory);
+    assert!(command.stdout(Stdio::null()).status().unwrap().success());
+}
+
+/// What a server is to know of users, and with which certificate it is to insist on TLS.
+fn nats_configuration(directory: &Path, tls: bool) -> PathBuf {
+    nats_keys(directory);
+    let users = directory.join("server/users.conf");
+    if !tls {
+        return users;
+    }
+    let file = |name: &str| directory.join("server").join(name);
+    let (certificate, key) = (file("server.pem"), file("server.key"));
+    let tls = json!({ "cert_file": certificate, "key_file": key });
+    let both = file("users-and-tls.conf");
+    std::fs::write(&both, format!("{}tls: {tls}\n", std::fs::read_to_string(users).unwrap())).unwrap();
+    both
 }
 
 impl System {
@@ -142,7 +159,8 @@ impl System {
     pub(crate) async fn start_with(layout: Layout, variables: HashMap<&'static str, String>) -> Self {
         let directory = TempDir::new().unwrap();
         let nats_port = Port::reserve();
-        let users = layout.nats_users.then(|| nats_keys(&directory.path().join("keys")));
+        let users =
+            layout.nats_users.then(|| nats_configuration(&directory.path().join("keys"), layout.nats_tls));
         let store_dir = directory.path().join("nats");
         let options = NatsOptions { store_dir, port: Some(nats_port.number), users };
         let nats = NatsServer::start(options);
@@ -209,6 +227,9 @@ impl System {
         if layout.nats_users {
             let key = self.nats_key(service.program());
             variables.insert("NATS_NKEY", key.display().to_string());
+        }
+        if layout.nats_tls {
+            variables.insert("NATS_CA", self.nats_authority().display().to_string());
         }
         variables.extend(further.clone());
         let log = self.directory.path().join(format!("{name}.log"));
@@ -388,18 +409,26 @@ impl System {
         }
     }
 
-    /// JetStream, as an operator would look at it.
     /// JetStream as a person sees it who may see everything.
     pub(crate) async fn jetstream(&self) -> async_nats::jetstream::Context {
         let options = match self.nats_key("operator").exists() {
             true => async_nats::ConnectOptions::with_nkey(self.nats_seed("operator")),
             false => async_nats::ConnectOptions::new(),
         };
+        let options = match self.nats_authority().exists() {
+            true => options.add_root_certificates(self.nats_authority()),
+            false => options,
+        };
         async_nats::jetstream::new(options.connect(self.nats.url()).await.unwrap())
     }
 
-    fn nats_key(&self, user: &str) -> PathBuf {
-        self.directory.path().join(format!("keys/{user}.nk"))
+    /// The certificate of whoever says who the server is.
+    pub(crate) fn nats_authority(&self) -> PathBuf {
+        self.directory.path().join("keys/operator/ca.pem")
+    }
+
+    pub(crate) fn nats_key(&self, user: &str) -> PathBuf {
+        self.directory.path().join(format!("keys/{user}/nats.nk"))
     }
 
     /// The secret of a user at NATS.

@@ -175,7 +175,10 @@ impl Store {
         let conditions = self.0.conditions.lock().unwrap_or_else(PoisonError::into_inner);
         let mut readiness = match self.0.connection.is_up() {
             true => Readiness::Ready,
-            false => Readiness::Disconnected("nats is not connected".into()),
+            false => Readiness::Disconnected(match self.0.connection.failure() {
+                Some(reason) => format!("nats is not connected: {reason}"),
+                None => "nats is not connected".into(),
+            }),
         };
         for (name, condition) in conditions.iter() {
             match condition() {

@@ -91,7 +91,7 @@ pub(crate) struct Orders {
 
 impl Orders {
     pub(crate) async fn create(nats: &str) -> Self {
-        let settings = Settings { url: nats.into(), auth: Auth::None, name: ORDERS.source.into() };
+        let settings = Settings { url: nats.into(), auth: Auth::None, ca: None, name: ORDERS.source.into() };
         let connection = Connection::open(settings).await.unwrap();
         let config = StreamConfig {
             name: ORDERS.name.into(),

@@ -220,7 +220,7 @@ pub(crate) struct Neighbours {
 
 impl Neighbours {
     pub(crate) async fn create(nats: &str) -> Self {
-        let settings = Settings { url: nats.into(), auth: Auth::None, name: "neighbours".into() };
+        let settings = Settings { url: nats.into(), auth: Auth::None, ca: None, name: "neighbours".into() };
         let connection = Connection::open(settings).await.unwrap();
         for stream in [TICKETS, PAYMENTS, EXPIRATIONS] {
             let config = StreamConfig {
@@ -269,7 +269,7 @@ impl Neighbours {
         tickets: u128,
         orders_each: u128,
     ) {
-        let settings = Settings { url: nats.into(), auth: Auth::None, name: ORDERS.source.into() };
+        let settings = Settings { url: nats.into(), auth: Auth::None, ca: None, name: ORDERS.source.into() };
         let connection = Connection::open(settings).await.unwrap();
         let config = StreamConfig {
             name: ORDERS.name.into(),

@@ -291,7 +291,7 @@ pub(crate) async fn log_of(nats: &str, order: OrderId) -> Vec<String> {
 
 /// The stream of a neighbour.
 async fn create(nats: &str, stream: Stream) -> Log {
-    let settings = Settings { url: nats.into(), auth: Auth::None, name: stream.source.into() };
+    let settings = Settings { url: nats.into(), auth: Auth::None, ca: None, name: stream.source.into() };
     let connection = Connection::open(settings).await.unwrap();
     let config = StreamConfig {
         name: stream.name.into(),

@@ -151,7 +151,7 @@ pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Opti
 
 /// The log of svc-tickets itself, which has created it.
 pub(crate) async fn tickets_log(nats: &str) -> Log {
-    let settings = Settings { url: nats.into(), auth: Auth::None, name: TICKETS.source.into() };
+    let settings = Settings { url: nats.into(), auth: Auth::None, ca: None, name: TICKETS.source.into() };
     let connection = Connection::open(settings).await.unwrap();
     eventually("nats is connected", async || connection.is_up().then_some(())).await;
     Log::reader(&connection, TICKETS.name, TICKETS.source)
@@ -166,7 +166,7 @@ pub(crate) struct Orders {
 
 impl Orders {
     pub(crate) async fn create(nats: &str) -> Self {
-        let settings = Settings { url: nats.into(), auth: Auth::None, name: ORDERS.source.into() };
+        let settings = Settings { url: nats.into(), auth: Auth::None, ca: None, name: ORDERS.source.into() };
         let connection = Connection::open(settings).await.unwrap();
         let config = StreamConfig {
             name: ORDERS.name.into(),

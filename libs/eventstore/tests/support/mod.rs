@@ -83,7 +83,7 @@ pub(crate) fn stream() -> StreamConfig {
 }
 
 pub(crate) async fn connect(url: &str) -> Connection {
-    let settings = Settings { url: url.into(), auth: Auth::None, name: "bank".into() };
+    let settings = Settings { url: url.into(), auth: Auth::None, ca: None, name: "bank".into() };
     let connection = Connection::open(settings).await.unwrap();
     until("connected", || connection.is_up()).await;
     connection
