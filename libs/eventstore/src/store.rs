@@ -173,13 +173,11 @@ impl Store {
     /// Whether what is read and written here can be relied on, right now: the worst that is true of any part.
     pub fn readiness(&self) -> Readiness {
         let conditions = self.0.conditions.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut readiness = match self.0.connection.is_up() {
-            true => Readiness::Ready,
-            false => Readiness::Disconnected(match self.0.connection.failure() {
-                Some(reason) => format!("nats is not connected: {reason}"),
-                None => "nats is not connected".into(),
-            }),
-        };
+        let away = (!self.0.connection.is_up()).then(|| match self.0.connection.failure() {
+            Some(reason) => format!("nats is not connected: {reason}"),
+            None => "nats is not connected".into(),
+        });
+        let mut readiness = away.clone().map_or(Readiness::Ready, Readiness::Disconnected);
         for (name, condition) in conditions.iter() {
             match condition() {
                 Condition::Broken(reason) => return Readiness::Broken(format!("{name}: {reason}")),
@@ -187,7 +185,8 @@ impl Store {
                     readiness = Readiness::Starting(format!("{name} has replayed {applied} of {end}"));
                 }
                 Condition::CatchingUp { end: None, .. } => {
-                    readiness = Readiness::Starting(format!("{name} waits for its stream"));
+                    let why = away.as_ref().map_or(String::new(), |away| format!(": {away}"));
+                    readiness = Readiness::Starting(format!("{name} waits for its stream{why}"));
                 }
                 Condition::Live => {}
             }
