@@ -4,20 +4,24 @@
 //! |---|---|
 //! | `main` | the command line |
 //! | [`all_in_one`] | constructs and spawns: the five services behind one socket, and the stand-ins around them |
+//! | [`audit`] | every stream read, and every promise proved or disproved |
 //! | [`nats_keys`] [`nats_users`] | a key for each who talks to NATS, and what each may do there |
 //! | [`own_nats`] | the nats-server of this process, started again when it dies |
 //! | [`settings`] | what the environment says, and what is computed where it says nothing |
 //! | [`secrets`] | keys that nobody set: made once, kept |
 //! | [`stand_alone`] | a stand-in by itself |
+//! | [`streams`] | the streams, read by whoever may only look |
 //! | [`variables`] | every variable that is read anywhere, for `--help` |
 
 mod all_in_one;
+mod audit;
 mod nats_keys;
 mod nats_users;
 mod own_nats;
 mod secrets;
 mod settings;
 mod stand_alone;
+mod streams;
 mod variables;
 
 use std::{
@@ -47,6 +51,18 @@ enum Command {
     /// Makes a key for each service, for people and for the server, the configuration that tells the server what each
     /// may do, and its certificate
     NatsKeys(nats_keys::NatsKeys),
+    /// Reads every stream and proves or disproves what the marketplace promises; exits with 1 when something is wrong
+    Audit(audit::Audit),
+}
+
+/// What a question ends with that could not be answered: 1 is an answer.
+const UNTOLD: u8 = 2;
+
+impl Command {
+    /// Whether it only asks the log something.
+    fn asks(&self) -> bool {
+        matches!(self, Command::Audit(_))
+    }
 }
 
 #[derive(Subcommand)]
@@ -58,24 +74,27 @@ enum Sandbox {
 #[tokio::main]
 async fn main() -> ExitCode {
     let command = Cli::parse().command.unwrap_or_default();
-    match execute(command).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Not by returning it: that prints what is for debuggers.
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let failure = if command.asks() { ExitCode::from(UNTOLD) } else { ExitCode::FAILURE };
+    execute(command).await.unwrap_or_else(|error| {
+        // Not by returning it: that prints what is for debuggers.
+        eprintln!("error: {error:#}");
+        failure
+    })
 }
 
-async fn execute(command: Command) -> anyhow::Result<()> {
+async fn execute(command: Command) -> anyhow::Result<ExitCode> {
     let env = Env::process();
-    let _telemetry = telemetry::init(web::telemetry_settings(&env, "ticketing")?);
+    // Whoever asks a question wants the answer; what is logged on the way, only if they say so.
+    let logs = !command.asks() || env.optional::<String>("RUST_LOG", "what is logged")?.is_some();
+    let settings = web::telemetry_settings(&env, "ticketing")?;
+    let _telemetry = logs.then(|| telemetry::init(settings));
     match command {
-        Command::Run => all_in_one::run(&env, web::shutdown_signal()).await,
-        Command::NatsKeys(keys) => keys.run(),
-        Command::Sandbox(Sandbox::Stripe(stripe)) => stripe.run(web::shutdown_signal()).await,
+        Command::Run => all_in_one::run(&env, web::shutdown_signal()).await?,
+        Command::NatsKeys(keys) => keys.run()?,
+        Command::Sandbox(Sandbox::Stripe(stripe)) => stripe.run(web::shutdown_signal()).await?,
+        Command::Audit(audit) => return audit.run(&env).await,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Tells whoever started this: on stdout, apart from the log. In one write, so that who reads up to a line finds

@@ -20,23 +20,35 @@ const CACHE_BYTES: u64 = 32 << 20;
 pub fn store_config(env: &Env, owned: Stream) -> Result<StoreConfig, Invalid> {
     let data_dir: PathBuf = env.or("DATA_DIR", "./data".into(), "a directory")?;
     Ok(StoreConfig {
-        nats: Settings {
-            url: env.required("NATS_URL", "the address of NATS, nats://host:4222")?,
-            auth: Auth::from_parts(
-                env.optional("NATS_USER", "a NATS user")?,
-                env.optional_secret("NATS_PASSWORD", "that user's password")?,
-                env.optional("NATS_CREDS", "the path of a NATS credentials file")?,
-                env.optional("NATS_NKEY", "the path of a file with the seed of an nkey")?,
-            ),
-            ca: env.optional("NATS_CA", "the path of a PEM file with the authority of NATS' certificates")?,
-            name: owned.source.into(),
-        },
+        nats: nats_settings(
+            env,
+            env.required("NATS_URL", "the address of NATS, nats://host:4222")?,
+            owned.source,
+        )?,
         replicas: env.or("NATS_REPLICAS", 1, "1, or 3 on a cluster of NATS servers")?,
         // Several services may share one DATA_DIR: `orders` is that of svc-orders.
         database: data_dir.join(owned.source.trim_start_matches("svc-")),
         cache_bytes: CACHE_BYTES,
         dead_letters: DEAD_LETTERS.into(),
         dead_letters_prefix: DEAD_LETTERS_PREFIX.into(),
+    })
+}
+
+/// How `name` reaches NATS at `url`, and proves who it is.
+///
+/// # Errors
+/// With the first variable that is wrong.
+pub fn nats_settings(env: &Env, url: String, name: &str) -> Result<Settings, Invalid> {
+    Ok(Settings {
+        url,
+        auth: Auth::from_parts(
+            env.optional("NATS_USER", "a NATS user")?,
+            env.optional_secret("NATS_PASSWORD", "that user's password")?,
+            env.optional("NATS_CREDS", "the path of a NATS credentials file")?,
+            env.optional("NATS_NKEY", "the path of a file with the seed of an nkey")?,
+        ),
+        ca: env.optional("NATS_CA", "the path of a PEM file with the authority of NATS' certificates")?,
+        name: name.into(),
     })
 }
 
