@@ -5,6 +5,7 @@
 //! | `main` | the command line |
 //! | [`all_in_one`] | constructs and spawns: the five services behind one socket, and the stand-ins around them |
 //! | [`audit`] | every stream read, and every promise proved or disproved |
+//! | [`history`] | what happened to a ticket, an order or a user |
 //! | [`nats_keys`] [`nats_users`] | a key for each who talks to NATS, and what each may do there |
 //! | [`own_nats`] | the nats-server of this process, started again when it dies |
 //! | [`settings`] | what the environment says, and what is computed where it says nothing |
@@ -15,6 +16,7 @@
 
 mod all_in_one;
 mod audit;
+mod history;
 mod nats_keys;
 mod nats_users;
 mod own_nats;
@@ -53,6 +55,8 @@ enum Command {
     NatsKeys(nats_keys::NatsKeys),
     /// Reads every stream and proves or disproves what the marketplace promises; exits with 1 when something is wrong
     Audit(audit::Audit),
+    /// Tells what happened to a ticket, an order or a user, and how it stood then
+    History(history::History),
 }
 
 /// What a question ends with that could not be answered: 1 is an answer.
@@ -61,7 +65,7 @@ const UNTOLD: u8 = 2;
 impl Command {
     /// Whether it only asks the log something.
     fn asks(&self) -> bool {
-        matches!(self, Command::Audit(_))
+        matches!(self, Command::Audit(_) | Command::History(_))
     }
 }
 
@@ -93,6 +97,7 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::NatsKeys(keys) => keys.run()?,
         Command::Sandbox(Sandbox::Stripe(stripe)) => stripe.run(web::shutdown_signal()).await?,
         Command::Audit(audit) => return audit.run(&env).await,
+        Command::History(history) => return history.run(&env).await,
     }
     Ok(ExitCode::SUCCESS)
 }

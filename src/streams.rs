@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use async_nats::jetstream::{
     self,
     consumer::{DeliverPolicy, pull},
+    stream::{LastRawMessageErrorKind, RawMessageErrorKind},
 };
 use clap::Args;
 use eventstore::{Connection, Log, Settings};
@@ -73,6 +74,40 @@ pub(crate) async fn end(connection: &Connection, stream: &str) -> anyhow::Result
     // Only read: there is nobody to name as the source.
     let state = Log::reader(connection, stream, "").state().await?;
     Ok(state.map(|state| state.last_sequence))
+}
+
+/// The sequence of the last message that `subject` has now; `None` when it has none.
+///
+/// # Errors
+/// When the server does not answer.
+pub(crate) async fn last_of(
+    connection: &Connection,
+    stream: &str,
+    subject: &str,
+) -> anyhow::Result<Option<u64>> {
+    let handle = connection.jetstream().get_stream_no_info(stream).await?;
+    match handle.get_last_raw_message_by_subject(subject).await {
+        Ok(message) => Ok(Some(message.sequence)),
+        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("{subject} of {stream} cannot be read")),
+    }
+}
+
+/// When the message at `sequence` was stored; `None` when there is none.
+///
+/// # Errors
+/// When the server does not answer.
+pub(crate) async fn stored_at(
+    connection: &Connection,
+    stream: &str,
+    sequence: u64,
+) -> anyhow::Result<Option<OffsetDateTime>> {
+    let handle = connection.jetstream().get_stream_no_info(stream).await?;
+    match handle.get_raw_message(sequence).await {
+        Ok(message) => Ok(Some(message.time)),
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("{stream} cannot be read at {sequence}")),
+    }
 }
 
 /// What to read.

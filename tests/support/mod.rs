@@ -431,6 +431,11 @@ impl System {
         self.directory.path().join(format!("keys/{user}/nats.nk"))
     }
 
+    /// Whether one has to say at NATS who one is.
+    pub(crate) fn has_nats_users(&self) -> bool {
+        self.nats_key("operator").exists()
+    }
+
     /// The secret of a user at NATS.
     pub(crate) fn nats_seed(&self, user: &str) -> String {
         std::fs::read_to_string(self.nats_key(user)).unwrap().trim().to_owned()
