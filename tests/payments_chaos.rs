@@ -53,6 +53,7 @@ async fn whoever_is_killed_and_whatever_fails_ledger_and_log_end_alike() {
 
     system.stripe.clear_faults();
     ledger_equals_log(&system).await;
+    system.is_sound().await;
     for purchase in &purchases {
         is_charged_if_sold(&system, purchase).await;
     }

@@ -80,6 +80,7 @@ async fn passes(step: Step) {
         ends_right(&system, step, &purchase).await;
     }
     ledger_equals_log(&system).await;
+    system.is_sound().await;
 }
 
 /// Every fault without an end, until svc-payments is killed by SIGKILL. Its next life finds Stripe well.
@@ -93,6 +94,7 @@ async fn survives(step: Step) {
         ends_right(&system, step, purchase).await;
     }
     ledger_equals_log(&system).await;
+    system.is_sound().await;
 }
 
 /// A purchase whose step has met a fault.

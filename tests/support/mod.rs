@@ -431,6 +431,30 @@ impl System {
         self.directory.path().join(format!("keys/{user}/nats.nk"))
     }
 
+    /// Waits until the audit of the log finds nothing, with no grace for what has to follow.
+    pub(crate) async fn is_sound(&self) {
+        let audit = |grace: &'static str| async move {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_ticketing"));
+            command.args(["audit", "--grace", grace, "--stripe-ledger", self.stripe.url()]).env_clear();
+            command.env("NATS_URL", self.nats.url());
+            if self.has_nats_users() {
+                command.env("NATS_NKEY", self.nats_key("operator"));
+            }
+            let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.unwrap();
+            (
+                output.status.code(),
+                String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+            )
+        };
+        // What may not be at any time is not to be waited for.
+        let (code, report) = audit("3600").await;
+        assert_eq!(code, Some(0), "{report}");
+        let is_sound = || async { (audit("0").await.0 == Some(0)).then_some(()) };
+        if within(PATIENCE, is_sound).await.is_none() {
+            panic!("{}", audit("0").await.1);
+        }
+    }
+
     /// Whether one has to say at NATS who one is.
     pub(crate) fn has_nats_users(&self) -> bool {
         self.nats_key("operator").exists()
