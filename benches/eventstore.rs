@@ -39,9 +39,13 @@ const PAIRS: usize = 5;
 const REPLAYS: usize = 3;
 /// How many events are replayed.
 const EVENTS: u64 = 100_000;
-const IN_FLIGHT: [usize; 3] = [1, 64, 256];
+const IN_FLIGHT: [usize; 4] = [1, 64, 256, 2_000];
 /// sled's cache, as the services set it.
 const CACHE: u64 = 32 << 20;
+
+/// The C library's took a fifth of the time that an order takes.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {

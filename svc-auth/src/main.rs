@@ -4,6 +4,10 @@ use anyhow::Context;
 use svc_auth::Config;
 use web::{Env, Listener};
 
+/// The C library's took a fifth of the time that an order takes.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let env = Env::process();

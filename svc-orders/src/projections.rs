@@ -3,28 +3,27 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use contract::{
-    Cents, OrderEvent, OrderId, TicketEvent, TicketId, UserId,
-    event::{OrderCancelled, OrderStatus, TicketCreated},
+    Cents, OrderEvent, OrderId, TicketEvent, TicketId, Timestamp, UserId,
+    event::{CancelReason, OrderCancelled, OrderStatus, TicketCreated},
     http::{HistoryEntry, Order, OrderTicket, Sale},
     stream::order_subject,
 };
-use eventstore::{Projection, Recorded, Rows, Table, View};
+use eventstore::{Projection, ReadError, Recorded, Rows, Table, View};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::{self, TicketOrders};
 
-/// ORDERS: the aggregate of each ticket, each order, each buyer's orders, each ticket's orders, each order's history.
+/// ORDERS: the aggregate of each ticket, each order, which are whose, and which are for what.
 #[derive(Debug)]
 pub struct Orders;
 
-const BY_ID: Table<Order> = Table::new("orders");
+/// By the order's id: one row for all that is told of it, since each row costs a replay more than its bytes.
+const DOSSIERS: Table<Dossier> = Table::new("orders");
 /// Buyer's id, order's id. Ids sort by time, so a buyer's orders are the oldest first.
 const BY_BUYER: Table<OrderId> = Table::new("by-buyer");
 /// Ticket's id, order's id.
-const BY_TICKET: Table<Sale> = Table::new("by-ticket");
-/// Order's id, version in big-endian.
-const HISTORY: Table<HistoryEntry> = Table::new("history");
+const BY_TICKET: Table<OrderId> = Table::new("by-ticket");
 /// How many orders have each status, by its name.
 const COUNTS: Table<u64> = Table::new("counts");
 
@@ -38,12 +37,32 @@ const PASSED_OVER: usize = 1_000;
 /// How often the orders are counted for the metrics.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
+/// An order and how it came about.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Dossier {
+    order: Order,
+    /// Why it was cancelled, once it was.
+    reason: Option<CancelReason>,
+    /// Its events, oldest first: it was ordered with the first of them.
+    history: Vec<Entry>,
+}
+
+/// One of its events.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Entry {
+    event_type: String,
+    version: u64,
+    time: Timestamp,
+    /// As in the log, as JSON. Hardly anybody asks, so nobody takes it apart before.
+    data: String,
+}
+
 impl Projection for Orders {
     type Event = OrderEvent;
     type State = TicketOrders;
 
     const NAME: &'static str = "orders";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
 
     fn evolve(state: TicketOrders, event: &OrderEvent) -> TicketOrders {
         domain::evolve(state, event)
@@ -51,32 +70,35 @@ impl Projection for Orders {
 
     fn index(rows: &mut Rows<'_>, recorded: &Recorded<OrderEvent>, state: &TicketOrders) {
         let Some(order) = &state.latest else { return };
-        let before = rows.get(&BY_ID, order.id.as_bytes()).map(|order| order.status);
-        count(rows, before, order.status);
-        rows.put(&BY_ID, order.id.as_bytes(), &shown(order, recorded.version));
-        rows.put(&BY_BUYER, &joined(order.buyer.as_bytes(), order.id.as_bytes()), &order.id);
-        let by_ticket = joined(order.ticket.id.as_bytes(), order.id.as_bytes());
-        let before = rows.get(&BY_TICKET, &by_ticket);
-        rows.put(&BY_TICKET, &by_ticket, &sale(order, recorded, before));
-        let entry = HistoryEntry {
+        let before = rows.get(&DOSSIERS, order.id.as_bytes());
+        count(rows, before.as_ref().map(|before| before.order.status), order.status);
+        if before.is_none() {
+            rows.put(&BY_BUYER, &joined(order.buyer.as_bytes(), order.id.as_bytes()), &order.id);
+            rows.put(&BY_TICKET, &joined(order.ticket.id.as_bytes(), order.id.as_bytes()), &order.id);
+        }
+        let mut history = before.map(|before| before.history).unwrap_or_default();
+        history.push(Entry {
             event_type: recorded.event_type.clone(),
             version: recorded.version,
             time: recorded.time.into(),
-            data: recorded.data(),
+            data: recorded.data().to_string(),
+        });
+        let reason = match &recorded.event {
+            OrderEvent::Cancelled(OrderCancelled { reason, .. }) => Some(*reason),
+            OrderEvent::Created(_) | OrderEvent::AwaitingPayment(_) | OrderEvent::Completed(_) => None,
         };
-        rows.put(&HISTORY, &joined(order.id.as_bytes(), &recorded.version.to_be_bytes()), &entry);
+        let dossier = Dossier { order: shown(order, recorded.version), reason, history };
+        rows.put(&DOSSIERS, order.id.as_bytes(), &dossier);
     }
 }
 
-/// The order as the ticket's seller sees it after the event; `before` is how they saw it before.
-fn sale(order: &domain::Order, recorded: &Recorded<OrderEvent>, before: Option<Sale>) -> Sale {
-    let Order { id, user_id, status, expires_at, ticket, version } = shown(order, recorded.version);
-    let reason = match &recorded.event {
-        OrderEvent::Cancelled(OrderCancelled { reason, .. }) => Some(*reason),
-        OrderEvent::Created(_) | OrderEvent::AwaitingPayment(_) | OrderEvent::Completed(_) => None,
-    };
-    let time = before.map_or_else(|| recorded.time.into(), |before| before.time);
-    Sale { order_id: id, user_id, status, reason, expires_at, ticket, version, time }
+impl Dossier {
+    /// The order as the ticket's seller sees it.
+    fn sale(self) -> Option<Sale> {
+        let Order { id, user_id, status, expires_at, ticket, version } = self.order;
+        let time = self.history.first()?.time;
+        Some(Sale { order_id: id, user_id, status, reason: self.reason, expires_at, ticket, version, time })
+    }
 }
 
 fn count(rows: &mut Rows<'_>, before: Option<OrderStatus>, now: OrderStatus) {
@@ -145,7 +167,12 @@ pub(crate) fn shown(order: &domain::Order, version: u64) -> Order {
 
 /// The order `id`.
 pub(crate) fn order(orders: &View<Orders>, id: OrderId) -> Result<Option<Order>, eventstore::Error> {
-    orders.get(&BY_ID, id.as_bytes())
+    Ok(orders.get(&DOSSIERS, id.as_bytes())?.map(|dossier| dossier.order))
+}
+
+/// The order `id`, as the ticket's seller sees it.
+fn sale(orders: &View<Orders>, id: OrderId) -> Result<Option<Sale>, eventstore::Error> {
+    Ok(orders.get(&DOSSIERS, id.as_bytes())?.and_then(Dossier::sale))
 }
 
 /// A part of a list.
@@ -196,7 +223,7 @@ pub(crate) fn sales(
     merge(listed, seller, PASSED_OVER, after, limit, |ticket, after| {
         let after = after.map(|id| joined(ticket.as_bytes(), id.as_bytes()));
         let newest = orders.scan(&BY_TICKET, ticket.as_bytes(), after.as_deref(), backwards, 1)?;
-        Ok(newest.into_iter().map(|(_, sale)| sale).next())
+        Ok(newest.first().map(|(_, id)| sale(orders, *id)).transpose()?.flatten())
     })
 }
 
@@ -214,7 +241,9 @@ pub(crate) fn latest_sales(
         if tickets.get(&BY_SELLER, &joined(seller.as_bytes(), ticket.as_bytes()))?.is_some() {
             let latest =
                 orders.scan(&BY_TICKET, ticket.as_bytes(), None, eventstore::Order::Descending, LATEST)?;
-            sales.extend(latest.into_iter().map(|(_, sale)| sale).filter(|sale| sale.user_id != seller));
+            for (_, id) in latest {
+                sales.extend(sale(orders, id)?.filter(|sale| sale.user_id != seller));
+            }
         }
     }
     Ok(sales)
@@ -252,8 +281,12 @@ fn merge<E>(
 
 /// The order's events, oldest first.
 pub(crate) fn history(orders: &View<Orders>, id: OrderId) -> Result<Vec<HistoryEntry>, eventstore::Error> {
-    let entries = orders.scan(&HISTORY, id.as_bytes(), None, eventstore::Order::Ascending, usize::MAX)?;
-    Ok(entries.into_iter().map(|(_, entry)| entry).collect())
+    let entries = orders.get(&DOSSIERS, id.as_bytes())?.map(|dossier| dossier.history).unwrap_or_default();
+    let entries = entries.into_iter().map(|Entry { event_type, version, time, data }| {
+        let data = serde_json::from_str(&data).map_err(ReadError::from)?;
+        Ok(HistoryEntry { event_type, version, time, data })
+    });
+    entries.collect()
 }
 
 /// The subject on which the order is decided about, if the order is known.

@@ -9,6 +9,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::commands::{self, App};
 
+/// How many events are in hand at once: enough for their appends to go to the log in batches.
+const CONCURRENCY: usize = 512;
+
 /// What an event of another service asks of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -115,7 +118,7 @@ fn listen<E: Event>(
             () = shutdown.cancelled() => return,
             () = app.orders.view().caught_up() => {}
         }
-        let config = ReactorConfig { durable: durable::ORDERS, concurrency: 64 };
+        let config = ReactorConfig { durable: durable::ORDERS, concurrency: CONCURRENCY };
         react(log, config, dead_letters, handle, shutdown).await;
     });
 }

@@ -16,7 +16,7 @@ pub struct Tickets;
 const ALL: Table<http::Ticket> = Table::new("all");
 const AVAILABLE: Table<http::Ticket> = Table::new("available");
 /// Seller's id, ticket's id.
-const BY_SELLER: Table<http::Ticket> = Table::new("by-seller");
+const BY_SELLER: Table<TicketId> = Table::new("by-seller");
 
 /// How many rows one search looks at: then it answers what it has found, and where to go on.
 const LOOKED_AT: usize = 20_000;
@@ -56,7 +56,7 @@ impl Projection for Tickets {
     type State = domain::State;
 
     const NAME: &'static str = "tickets";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
 
     fn evolve(state: domain::State, event: &TicketEvent) -> domain::State {
         domain::evolve(state, event)
@@ -66,7 +66,10 @@ impl Projection for Tickets {
         let Some(ticket) = state else { return };
         let row = shown(ticket, recorded.version);
         rows.put(&ALL, ticket.id.as_bytes(), &row);
-        rows.put(&BY_SELLER, &joined(ticket.seller.as_bytes(), ticket.id.as_bytes()), &row);
+        // For ever the one who listed it.
+        if let TicketEvent::Created(_) = &recorded.event {
+            rows.put(&BY_SELLER, &joined(ticket.seller.as_bytes(), ticket.id.as_bytes()), &ticket.id);
+        }
         match row.status {
             TicketStatus::Available => rows.put(&AVAILABLE, ticket.id.as_bytes(), &row),
             TicketStatus::Reserved | TicketStatus::Sold => rows.delete(&AVAILABLE, ticket.id.as_bytes()),
@@ -153,13 +156,19 @@ fn scan(
     after: Option<TicketId>,
     limit: usize,
 ) -> Result<Vec<http::Ticket>, eventstore::Error> {
-    let (table, prefix) = match &which {
-        Which::Available => (&AVAILABLE, &[][..]),
-        Which::All => (&ALL, &[][..]),
-        Which::Of(seller) => (&BY_SELLER, &seller.as_bytes()[..]),
+    let newest = Order::Descending;
+    let after = after.as_ref().map(|id| &id.as_bytes()[..]);
+    let table = match which {
+        Which::Available => &AVAILABLE,
+        Which::All => &ALL,
+        Which::Of(seller) => {
+            let after = after.map(|id| joined(seller.as_bytes(), id));
+            let ids = tickets.scan(&BY_SELLER, seller.as_bytes(), after.as_deref(), newest, limit)?;
+            let found = ids.into_iter().map(|(_, id)| ticket(tickets, id));
+            return found.filter_map(Result::transpose).collect();
+        }
     };
-    let after = after.map(|id| joined(prefix, id.as_bytes()));
-    let rows = tickets.scan(table, prefix, after.as_deref(), Order::Descending, limit)?;
+    let rows = tickets.scan(table, &[], after, newest, limit)?;
     Ok(rows.into_iter().map(|(_, ticket)| ticket).collect())
 }
 

@@ -12,6 +12,9 @@ use crate::{
     domain::Hold,
 };
 
+/// How many events are in hand at once: enough for their appends to go to the log in batches.
+const CONCURRENCY: usize = 512;
+
 /// What an order's event asks of its ticket: to show who holds it from then on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FollowOrder {
@@ -55,7 +58,7 @@ pub(crate) fn start(tasks: &TaskTracker, store: &Store, app: &App, shutdown: &Ca
             () = shutdown.cancelled() => return,
             () = app.tickets.view().caught_up() => {}
         }
-        let config = ReactorConfig { durable: durable::TICKETS, concurrency: 64 };
+        let config = ReactorConfig { durable: durable::TICKETS, concurrency: CONCURRENCY };
         eventstore::react(log, config, dead_letters, handle, shutdown).await;
     });
 }

@@ -39,7 +39,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Where Stripe's events go.
 pub(crate) const WEBHOOK: &str = "/api/payments/webhook";
 
-const JWT_KEY: &str = "a key that only tests sign with, 32 characters or more";
+pub(crate) const JWT_KEY: &str = "a key that only tests sign with, 32 characters or more";
 /// What the sandbox signs its events with.
 pub(crate) const WEBHOOK_SECRET: &str = "whsec_that_only_tests_sign_with";
 /// Any key of Stripe's test mode: what svc-payments has, and an operator at the dashboard.
@@ -478,32 +478,42 @@ impl System {
 
     /// All that a stream holds, straight from the server.
     pub(crate) async fn read_stream(&self, name: &str) -> Vec<Stored> {
-        let stream = self.jetstream().await.get_stream(name).await.unwrap();
-        let last = stream.cached_info().state.last_sequence;
-        let mut stored = Vec::new();
-        if last == 0 {
-            return stored;
-        }
-        let consumer =
-            stream.create_consumer(async_nats::jetstream::consumer::pull::OrderedConfig::default());
-        let mut messages = consumer.await.unwrap().messages().await.unwrap();
-        while let Some(message) = messages.next().await {
-            let message = message.unwrap();
-            let sequence = message.info().unwrap().stream_sequence;
-            let header = |name| message.headers.as_ref().and_then(|headers| headers.get(name));
-            stored.push(Stored {
-                sequence,
-                subject: message.subject.to_string(),
-                event_type: header("ce-type").map(ToString::to_string).unwrap_or_default(),
-                time: message.info().unwrap().published,
-                payload: serde_json::from_slice(&message.payload).unwrap_or(Value::Null),
-            });
-            if sequence >= last {
-                break;
-            }
-        }
-        stored
+        read(&self.jetstream().await, name).await
     }
+
+    /// The processes that run.
+    pub(crate) fn ids(&self) -> Vec<u32> {
+        let children = self.processes.values().filter_map(|process| process.child.as_ref());
+        children.filter_map(Child::id).collect()
+    }
+}
+
+/// All that a stream holds.
+pub(crate) async fn read(jetstream: &async_nats::jetstream::Context, name: &str) -> Vec<Stored> {
+    let stream = jetstream.get_stream(name).await.unwrap();
+    let last = stream.cached_info().state.last_sequence;
+    let mut stored = Vec::new();
+    if last == 0 {
+        return stored;
+    }
+    let consumer = stream.create_consumer(async_nats::jetstream::consumer::pull::OrderedConfig::default());
+    let mut messages = consumer.await.unwrap().messages().await.unwrap();
+    while let Some(message) = messages.next().await {
+        let message = message.unwrap();
+        let sequence = message.info().unwrap().stream_sequence;
+        let header = |name| message.headers.as_ref().and_then(|headers| headers.get(name));
+        stored.push(Stored {
+            sequence,
+            subject: message.subject.to_string(),
+            event_type: header("ce-type").map(ToString::to_string).unwrap_or_default(),
+            time: message.info().unwrap().published,
+            payload: serde_json::from_slice(&message.payload).unwrap_or(Value::Null),
+        });
+        if sequence >= last {
+            break;
+        }
+    }
+    stored
 }
 
 /// A message of a stream.

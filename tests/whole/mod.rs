@@ -64,6 +64,11 @@ impl Whole {
         timeout(PATIENCE, child.wait_with_output()).await.expect("ends by itself").unwrap()
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
     /// Where its log is, for clients of NATS.
     pub(crate) fn nats_url(&self) -> &str {
         let line = self.summary.iter().find_map(|line| line.trim().strip_prefix("nats "));

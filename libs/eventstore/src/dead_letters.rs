@@ -65,7 +65,7 @@ impl DeadLetters {
                 Ok(())
             }
             // It lies there already.
-            Err(AppendError::Conflict) => Ok(()),
+            Err(AppendError::Conflict { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }

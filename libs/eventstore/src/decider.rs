@@ -86,6 +86,10 @@ impl<P: Projection> Decider<P> {
         mut decide: impl FnMut(&P::State) -> Result<Option<P::Event>, R>,
     ) -> Result<Decided<P>, DecideError<R>> {
         for attempt in 0..ATTEMPTS {
+            // Who decides beside an append that is on its way decides in vain.
+            if let Some(sequence) = self.log.settled(subject).await {
+                self.view.wait_for(sequence, PATIENCE).await?;
+            }
             let head = self.view.head(subject)?;
             let decision = decide(&head.state);
             let Ok(Some(event)) = decision else {
@@ -104,7 +108,10 @@ impl<P: Projection> Decider<P> {
             };
             match self.log.append(subject, &event, head.next_version(), head.sequence, cause).await {
                 Ok(appended) => return Ok(self.settle(head, &event, appended).await),
-                Err(AppendError::Conflict) => {
+                Err(AppendError::Conflict { reached: Some(sequence) }) => {
+                    self.view.wait_for(sequence, PATIENCE).await?;
+                }
+                Err(AppendError::Conflict { reached: None }) => {
                     tracing::debug!(subject, attempt, "deciding again after a conflict");
                     // Jitter: two that collided do not collide again in step.
                     tokio::time::sleep(jitter(attempt)).await;

@@ -8,6 +8,7 @@
 //! | `nats` | [`Connection`]: heals itself |
 //! | `event` | events on the wire: CloudEvents headers, flat JSON, trace context; [`Recorded`] |
 //! | `log` | [`Log`]: the stream; the one place that appends |
+//! | `turns` `publisher` | appends on their way: one a subject at a time; many together as one batch |
 //! | `decider` | [`Decider`]: load, decide, append, and again after a conflict |
 //! | `view` | [`Projection`], and [`View`]: its task, who waits for it, its watchdog |
 //! | `rows` `database` | [`Table`], [`Rows`]: typed rows in sled, which may vanish at any time |
@@ -23,9 +24,11 @@ mod error;
 mod event;
 mod log;
 mod nats;
+mod publisher;
 mod reactor;
 mod rows;
 mod store;
+mod turns;
 mod view;
 
 pub use database::{Database, DatabaseError};

@@ -7,8 +7,7 @@ use std::{
 
 use async_nats::jetstream::{
     self, ErrorCode,
-    context::{CreateStreamErrorKind, PublishErrorKind},
-    message::PublishMessage,
+    context::CreateStreamErrorKind,
     stream::{self, LastRawMessageErrorKind, RawMessageErrorKind},
 };
 use serde::Serialize;
@@ -19,6 +18,8 @@ use uuid::Uuid;
 use crate::{
     event::{self, Cause, EncodeError, Encoded, Tagged},
     nats::Connection,
+    publisher::{Published, Publisher},
+    turns::Turns,
 };
 
 /// How long an append goes on trying before it is given up as unavailable.
@@ -47,6 +48,8 @@ pub struct Log(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     connection: Connection,
+    publisher: Publisher,
+    turns: Turns,
     name: String,
     source: String,
 }
@@ -105,7 +108,10 @@ pub struct Unavailable {
 pub enum AppendError {
     /// The subject has moved on since the state was read: read it again, decide again.
     #[error("the subject has moved on")]
-    Conflict,
+    Conflict {
+        /// A sequence that it is known to have reached; `None` when the server did not say.
+        reached: Option<u64>,
+    },
     /// Nobody can say whether it was appended, or it was refused for a reason that may pass. The caller may try
     /// again: the same event is never appended twice.
     #[error(transparent)]
@@ -135,15 +141,6 @@ pub struct Appended {
     pub event_type: String,
 }
 
-/// What one try to publish came to.
-enum Published {
-    At(u64),
-    Conflict,
-    /// The server says no, for a reason of its own.
-    Refused(Unavailable),
-    Unknown(String),
-}
-
 impl Log {
     /// The log that we own: creates the stream if it is missing.
     ///
@@ -163,11 +160,16 @@ impl Log {
             deny_delete: true,
             deny_purge: true,
             allow_direct: true,
+            // Servers before 2.12 know nothing of it, and leave it out.
+            allow_atomic_publish: true,
             ..Default::default()
         };
         let unavailable = |error: &dyn std::fmt::Display| log.unavailable("creating stream", error);
-        match connection.jetstream().get_stream(&config.name).await {
-            Ok(stream) => log.compare(&wanted, &stream.cached_info().config)?,
+        let stream = match connection.jetstream().get_stream(&config.name).await {
+            Ok(stream) => {
+                log.compare(&wanted, &stream.cached_info().config)?;
+                stream
+            }
             Err(error) if is_stream_missing(&error) => {
                 connection.jetstream().create_stream(wanted).await.map_err(|error| match error.kind() {
                     CreateStreamErrorKind::JetStream(error)
@@ -176,16 +178,23 @@ impl Log {
                         OpenError::Alone { stream: config.name.clone(), replicas: config.replicas }
                     }
                     _ => unavailable(&error).into(),
-                })?;
+                })?
             }
             Err(error) => return Err(unavailable(&error).into()),
-        }
+        };
+        log.0.publisher.takes_batches(stream.cached_info().config.allow_atomic_publish);
         Ok(log)
     }
 
     /// A log that somebody else owns, and that may not be there yet. `source` names us on what we append.
     pub fn reader(connection: &Connection, stream: &str, source: &str) -> Self {
-        Self(Arc::new(Inner { connection: connection.clone(), name: stream.into(), source: source.into() }))
+        Self(Arc::new(Inner {
+            connection: connection.clone(),
+            publisher: Publisher::new(connection),
+            turns: Turns::default(),
+            name: stream.into(),
+            source: source.into(),
+        }))
     }
 
     /// The stream's name.
@@ -238,11 +247,11 @@ impl Log {
         // What reacts to the event continues from this very span.
         let encoded = span.in_scope(|| event::encode(&self.0.source, subject, event, version, cause))?;
         let started = Instant::now();
-        let result = self.append_encoded(subject, &encoded, expected).instrument(span.clone()).await;
+        let result = self.append_in_turn(subject, &encoded, expected).instrument(span.clone()).await;
         let outcome = match &result {
             Ok(Landed { recovered: false, .. }) => "ok",
             Ok(Landed { recovered: true, .. }) => "recovered",
-            Err(AppendError::Conflict) => "conflict",
+            Err(AppendError::Conflict { .. }) => "conflict",
             Err(_) => "failed",
         };
         span.record("outcome", outcome);
@@ -252,7 +261,7 @@ impl Log {
                 span.record("messaging.message.id", field::display(encoded.id));
             }
             // To lose against another is no failure.
-            Err(AppendError::Conflict) => {}
+            Err(AppendError::Conflict { .. }) => {}
             Err(_) => {
                 span.record("otel.status_code", "ERROR");
             }
@@ -263,6 +272,38 @@ impl Log {
         metrics::histogram!("eventstore_append_seconds", "stream" => stream).record(started.elapsed());
         let Landed { sequence, .. } = result?;
         Ok(Appended { sequence, id: encoded.id, event_type: encoded.event_type })
+    }
+
+    /// Returns once no append of ours to `subject` is on its way, with where the one that was landed: a decision that
+    /// is taken then has a chance.
+    pub(crate) async fn settled(&self, subject: &str) -> Option<u64> {
+        self.0.turns.over(subject).await
+    }
+
+    /// After those of ours that are on their way to the same subject: whoever expects what was there before them has
+    /// lost, and the server need not be asked.
+    async fn append_in_turn(
+        &self,
+        subject: &str,
+        encoded: &Encoded,
+        expected: u64,
+    ) -> Result<Landed, AppendError> {
+        let turn = loop {
+            match self.0.turns.take(subject) {
+                Some(turn) => break turn,
+                None => match self.0.turns.over(subject).await {
+                    Some(reached) if reached > expected => {
+                        return Err(AppendError::Conflict { reached: Some(reached) });
+                    }
+                    Some(_) | None => {}
+                },
+            }
+        };
+        let result = self.append_encoded(subject, encoded, expected).await;
+        if let Ok(Landed { sequence, .. }) = &result {
+            turn.landed(*sequence);
+        }
+        result
     }
 
     pub(crate) async fn append_encoded(
@@ -278,14 +319,15 @@ impl Log {
         let deadline = Instant::now() + APPEND_DEADLINE;
         let mut sent_before = false;
         loop {
-            let reason = match self.publish(subject, encoded, expected).await {
+            let reason = match self.0.publisher.publish(subject, encoded, expected).await {
                 Published::At(sequence) => return Ok(Landed { sequence, recovered: false }),
-                Published::Conflict if !sent_before => return Err(AppendError::Conflict),
-                Published::Refused(error) if !sent_before => return Err(error.into()),
+                Published::Conflict if !sent_before => return Err(AppendError::Conflict { reached: None }),
+                Published::Refused(reason) if !sent_before => {
+                    return Err(self.unavailable("appending to", &reason).into());
+                }
                 // What is said of a second try says nothing of the first.
                 Published::Conflict => "a conflict after a retry".into(),
-                Published::Refused(error) => error.reason,
-                Published::Unknown(reason) => reason,
+                Published::Refused(reason) | Published::Unknown(reason) => reason,
             };
             sent_before = true;
             while !self.0.connection.is_up() && Instant::now() < deadline {
@@ -296,42 +338,15 @@ impl Log {
                 Ok(Some((sequence, id))) if id == Some(encoded.id) => {
                     return Ok(Landed { sequence, recovered: true });
                 }
-                Ok(Some(_)) => return Err(AppendError::Conflict),
+                Ok(Some((sequence, _))) => {
+                    return Err(AppendError::Conflict { reached: Some(sequence) });
+                }
                 Ok(None) | Err(_) if Instant::now() < deadline => {
                     tracing::debug!(stream = self.0.name, subject, %reason, "sending an event again");
                     tokio::time::sleep(RETRY).await;
                 }
                 Ok(None) | Err(_) => return Err(self.unavailable("appending to", &reason).into()),
             }
-        }
-    }
-
-    async fn publish(&self, subject: &str, encoded: &Encoded, expected: u64) -> Published {
-        let message = PublishMessage::build()
-            .payload(encoded.payload.clone())
-            .headers(encoded.headers.clone())
-            .expected_last_subject_sequence(expected);
-        let sent = self.0.connection.jetstream().send_publish(subject.to_owned(), message).await;
-        let error = match sent {
-            Ok(acknowledgement) => match acknowledgement.await {
-                // A duplicate is ours as well: sent before, and acknowledged with where it landed then.
-                Ok(acknowledgement) => return Published::At(acknowledgement.sequence),
-                Err(error) => error,
-            },
-            Err(error) => error,
-        };
-        match error_code(&error) {
-            // Three replicas answer nearly every conflict with the second one.
-            Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT) => {
-                Published::Conflict
-            }
-            // The same event is on its way already: sent by us before, or by another replica for the same cause.
-            Some(ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT) => Published::Unknown(error.to_string()),
-            Some(_) => Published::Refused(self.unavailable("appending to", &error)),
-            None if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
-                Published::Refused(self.unavailable("appending to", &error))
-            }
-            None => Published::Unknown(error.to_string()),
         }
     }
 
@@ -346,6 +361,7 @@ impl Log {
         match self.0.connection.jetstream().get_stream(&self.0.name).await {
             Ok(stream) => {
                 let info = stream.cached_info();
+                self.0.publisher.takes_batches(info.config.allow_atomic_publish);
                 Ok(Some(StreamState {
                     created: info.created.unix_timestamp_nanos(),
                     last_sequence: info.state.last_sequence,
@@ -427,12 +443,6 @@ impl Log {
 fn is_stream_missing(error: &jetstream::context::GetStreamError) -> bool {
     use jetstream::context::GetStreamErrorKind::JetStream;
     matches!(error.kind(), JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
-}
-
-/// The server's own error code, wherever the client keeps it.
-fn error_code(error: &jetstream::context::PublishError) -> Option<ErrorCode> {
-    use std::error::Error;
-    error.source()?.downcast_ref::<jetstream::Error>().map(jetstream::Error::error_code)
 }
 
 /// Nanoseconds since 1970 as a time, for showing a stream's identity.

@@ -174,6 +174,10 @@ impl Connection {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    pub(crate) fn client(&self) -> &async_nats::Client {
+        &self.client
+    }
+
     /// JetStream on this connection.
     pub fn jetstream(&self) -> &jetstream::Context {
         &self.jetstream

@@ -12,11 +12,7 @@ use std::{
 
 use eventstore::{AppendError, Cause, Log, OpenError, StreamConfig};
 use sandbox::nats::NatsServer;
-use support::{AccountEvent, PATIENCE, connect, server, stream, subject, until};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-};
+use support::{AccountEvent, PATIENCE, connect, proxy::Proxy, server, stream, subject, until};
 use uuid::Uuid;
 
 const EVENT: AccountEvent = AccountEvent::Deposited { cents: 5 };
@@ -28,7 +24,7 @@ async fn an_append_with_a_stale_expectation_is_a_conflict() {
     let second = log.append(&subject(1), &EVENT, 1, first.sequence, Cause::Command).await.unwrap();
     for stale in [0, first.sequence, second.sequence + 1] {
         let result = log.append(&subject(1), &EVENT, 1, stale, Cause::Command).await;
-        assert!(matches!(result, Err(AppendError::Conflict)), "{stale}: {result:?}");
+        assert!(matches!(result, Err(AppendError::Conflict { .. })), "{stale}: {result:?}");
     }
     let other = log.append(&subject(2), &EVENT, 0, 0, Cause::Command).await.unwrap();
     assert_eq!(log.last_on(&subject(1)).await.unwrap(), second.sequence);
@@ -47,7 +43,7 @@ async fn of_many_appends_at_once_one_gets_in() {
     for writer in writers.collect::<Vec<_>>() {
         match writer.await.unwrap() {
             Ok(_) => appended += 1,
-            Err(AppendError::Conflict) => {}
+            Err(AppendError::Conflict { .. }) => {}
             Err(error) => panic!("{error}"),
         }
     }
@@ -62,7 +58,7 @@ async fn the_same_cause_is_appended_once() {
     let first = log.append(&subject(1), &EVENT, 0, 0, cause).await.unwrap();
     let again = log.append(&subject(1), &EVENT, 0, 0, cause).await;
     // The server remembers ids for a while, and otherwise the expectation refuses it: never a second event.
-    assert!(matches!(&again, Err(AppendError::Conflict)) || again.unwrap() == first);
+    assert!(matches!(&again, Err(AppendError::Conflict { .. })) || again.unwrap() == first);
     assert_eq!(log.state().await.unwrap().unwrap().last_sequence, first.sequence);
 }
 
@@ -126,7 +122,7 @@ async fn what_was_acknowledged_survives_kills_of_the_server() {
                             (version, expected) = (version + 1, appended.sequence);
                         }
                         // Given up as unknown earlier, and in the log after all.
-                        Err(AppendError::Conflict) => {
+                        Err(AppendError::Conflict { .. }) => {
                             if let Ok(last) = log.last_on(&subject(account)).await {
                                 (version, expected) = (version + 1, last);
                             }
@@ -165,58 +161,4 @@ async fn what_was_acknowledged_survives_kills_of_the_server() {
         }
     }
     assert!(checked >= 400, "{checked}");
-}
-
-/// Between a client and the server: can let the server's words get lost, and cut the connection.
-struct Proxy {
-    url: String,
-    deaf: Arc<AtomicBool>,
-    cut: tokio::sync::watch::Sender<u64>,
-}
-
-impl Proxy {
-    async fn start(server: &str) -> Self {
-        let server = server.trim_start_matches("nats://").to_owned();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("nats://{}", listener.local_addr().unwrap());
-        let deaf = Arc::new(AtomicBool::new(false));
-        let cut = tokio::sync::watch::Sender::new(0);
-        let (lost, cuts) = (deaf.clone(), cut.clone());
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let Ok(server) = TcpStream::connect(&server).await else { continue };
-                let (lost, mut cut) = (lost.clone(), cuts.subscribe());
-                tokio::spawn(async move {
-                    tokio::select! {
-                        () = forward(client, server, lost) => {}
-                        _ = cut.changed() => {}
-                    }
-                });
-            }
-        });
-        Self { url, deaf, cut }
-    }
-
-    fn cut(&self) {
-        self.cut.send_modify(|times| *times += 1);
-    }
-}
-
-async fn forward(client: TcpStream, server: TcpStream, lost: Arc<AtomicBool>) {
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    let up = async { tokio::io::copy(&mut from_client, &mut to_server).await.map(|_| ()) };
-    let down = async {
-        let mut buffer = vec![0; 16 * 1024];
-        loop {
-            let read = from_server.read(&mut buffer).await?;
-            if read == 0 {
-                return Ok(());
-            }
-            if !lost.load(Ordering::SeqCst) {
-                to_client.write_all(&buffer[..read]).await?;
-            }
-        }
-    };
-    let _: Result<((), ()), std::io::Error> = tokio::try_join!(up, down);
 }

@@ -6,10 +6,12 @@ use std::{
 };
 
 use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use warp::{Reply, reply::Response};
 
-/// Upper bounds in seconds of every histogram.
+/// Upper bounds of histograms of how many: those whose names end in `_events`.
+const COUNT_BUCKETS: &[f64] = &[50.0, 100.0, 200.0, 500.0, 1000.0];
+/// Upper bounds in seconds of every other histogram.
 const BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// The recorder of this process, installed by the first call. What is counted before that call is lost:
@@ -17,7 +19,12 @@ const BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 pub fn handle() -> &'static PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE.get_or_init(|| {
-        let builder = PrometheusBuilder::new().set_buckets(BUCKETS).expect("there are buckets");
+        let builder = PrometheusBuilder::new()
+            .set_buckets(BUCKETS)
+            .and_then(|builder| {
+                builder.set_buckets_for_metric(Matcher::Suffix("_events".into()), COUNT_BUCKETS)
+            })
+            .expect("there are buckets");
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         if metrics::set_global_recorder(recorder).is_err() {

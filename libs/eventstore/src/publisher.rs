@@ -1,0 +1,269 @@
+//! How events get to the server: each by itself, or, when many wait, together as one atomic batch.
+//!
+//! A server that syncs every write spends most of an append's time on the disk. A batch is one write however many events
+//! are in it, yet it costs as much as some fifty events by themselves: so it pays only under load, and nobody waits to
+//! make one larger. While one batch is on its way the next gathers.
+//!
+//! A batch does not weaken an append: each event keeps its own expected sequence, and the server takes all or none. Which
+//! one it refused it does not say; so what is refused together is sent again one by one, and each has its own answer.
+//! Subjects in a batch are distinct, as only one append to a subject is in flight at a time.
+//!
+//! The protocol is that of <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-50.md>.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_nats::{
+    HeaderMap, Request,
+    jetstream::{
+        self, ErrorCode, context::PublishErrorKind, message::PublishMessage, publish::PublishAck,
+        response::Response,
+    },
+};
+use futures::{StreamExt, stream::FuturesUnordered};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::{event::Encoded, nats::Connection};
+
+/// How many go by themselves, at once, before others wait for a batch. As many keep the server busy.
+const SINGLES: usize = 32;
+/// From how many on a batch is faster than each by itself.
+const WORTH_A_BATCH: usize = 48;
+/// How many a batch may have at most: the server's own default.
+const LARGEST: usize = 1_000;
+/// How long a batch may take before its outcome counts as unknown.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// What one try to publish came to.
+#[derive(Clone, Debug)]
+pub(crate) enum Published {
+    /// It is on disk, at this sequence.
+    At(u64),
+    /// The subject's last sequence is another.
+    Conflict,
+    /// The server says no, for a reason of its own.
+    Refused(String),
+    /// Nobody can say.
+    Unknown(String),
+}
+
+/// Sends the events of one stream. Clones share what waits.
+#[derive(Clone, Debug)]
+pub(crate) struct Publisher(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    connection: Connection,
+    /// Whether the stream takes atomic batches. Servers before 2.12 do not, and would store the parts of one.
+    takes_batches: AtomicBool,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// How many are on their way by themselves.
+    singles: usize,
+    waiting: Vec<Waiting>,
+    /// Whether somebody takes care of those who wait.
+    is_served: bool,
+}
+
+/// An event that waits for the next batch.
+#[derive(Debug)]
+struct Waiting {
+    message: Message,
+    published: oneshot::Sender<Published>,
+}
+
+/// How an event is sent.
+enum Way<'a> {
+    Alone(Single<'a>, Message),
+    /// By somebody else, who tells what came of it.
+    Together(oneshot::Receiver<Published>),
+}
+
+/// An event on its way to its subject.
+#[derive(Clone, Debug)]
+struct Message {
+    subject: String,
+    headers: HeaderMap,
+    payload: bytes::Bytes,
+    expected: u64,
+}
+
+impl Publisher {
+    pub(crate) fn new(connection: &Connection) -> Self {
+        Self(Arc::new(Inner {
+            connection: connection.clone(),
+            takes_batches: AtomicBool::new(false),
+            queue: Mutex::default(),
+        }))
+    }
+
+    /// Notes what the stream's configuration says.
+    pub(crate) fn takes_batches(&self, takes_batches: bool) {
+        self.0.takes_batches.store(takes_batches, Ordering::Relaxed);
+    }
+
+    /// Sends an event once. Whoever drops this does not take it back.
+    pub(crate) async fn publish(&self, subject: &str, encoded: &Encoded, expected: u64) -> Published {
+        let message = Message {
+            subject: subject.to_owned(),
+            headers: encoded.headers.clone(),
+            payload: encoded.payload.clone(),
+            expected,
+        };
+        match self.way(message) {
+            Way::Alone(_single, message) => self.send(message).await,
+            Way::Together(published) => {
+                published.await.unwrap_or_else(|_| Published::Unknown("nobody sent it".into()))
+            }
+        }
+    }
+
+    fn way(&self, message: Message) -> Way<'_> {
+        let mut queue = self.queue();
+        let few = queue.singles < SINGLES && queue.waiting.is_empty();
+        if few || !self.0.takes_batches.load(Ordering::Relaxed) {
+            queue.singles += 1;
+            return Way::Alone(Single(self), message);
+        }
+        let (published, receiver) = oneshot::channel();
+        queue.waiting.push(Waiting { message, published });
+        if !std::mem::replace(&mut queue.is_served, true) {
+            let publisher = self.clone();
+            tokio::spawn(async move { publisher.serve().await });
+        }
+        Way::Together(receiver)
+    }
+
+    /// Sends those who wait, until none does.
+    async fn serve(&self) {
+        loop {
+            let group = {
+                let mut queue = self.queue();
+                let count = queue.waiting.len().min(LARGEST);
+                if count == 0 {
+                    queue.is_served = false;
+                    return;
+                }
+                queue.waiting.drain(..count).collect::<Vec<_>>()
+            };
+            let group = match group.len() {
+                few if few < WORTH_A_BATCH => group,
+                _ => self.send_together(group).await,
+            };
+            // All at once: the server takes them in this order, and answers each.
+            let sending: FuturesUnordered<_> = group.into_iter().map(|one| self.send_one(one)).collect();
+            sending.collect::<()>().await;
+        }
+    }
+
+    async fn send_one(&self, Waiting { message, published }: Waiting) {
+        let _ = published.send(self.send(message).await);
+    }
+
+    async fn send(&self, message: Message) -> Published {
+        let Message { subject, headers, payload, expected } = message;
+        let message = PublishMessage::build()
+            .payload(payload)
+            .headers(headers)
+            .expected_last_subject_sequence(expected);
+        let error = match self.0.connection.jetstream().send_publish(subject, message).await {
+            Ok(acknowledgement) => match acknowledgement.await {
+                // A duplicate is ours as well: sent before, and acknowledged with where it landed then.
+                Ok(acknowledgement) => return Published::At(acknowledgement.sequence),
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        match error_code(&error) {
+            Some(code) => refusal(code, error.to_string()),
+            None if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
+                Published::Refused(error.to_string())
+            }
+            None => Published::Unknown(error.to_string()),
+        }
+    }
+
+    /// Sends a batch, and returns those who have no answer yet: all of them, when the server refused it.
+    async fn send_together(&self, group: Vec<Waiting>) -> Vec<Waiting> {
+        metrics::histogram!("eventstore_batch_events").record(group.len() as f64);
+        let answer = match self.try_batch(&group).await {
+            Ok(Response::Ok(acknowledgement)) => Ok(acknowledgement.sequence),
+            // None of them is in the log.
+            Ok(Response::Err { .. }) => return group,
+            Err(reason) => Err(reason),
+        };
+        let behind = group.len() as u64 - 1;
+        for (place, Waiting { published, .. }) in (0..).zip(group) {
+            let _ = published.send(match &answer {
+                // They stand in a row, and the acknowledgement is the last one's.
+                Ok(last) => Published::At(last - behind + place),
+                Err(reason) => Published::Unknown(reason.clone()),
+            });
+        }
+        Vec::new()
+    }
+
+    async fn try_batch(&self, group: &[Waiting]) -> Result<Response<PublishAck>, String> {
+        let client = self.0.connection.client();
+        let id = Uuid::now_v7().to_string();
+        let part = |place: usize, Message { subject, headers, payload, expected }: &Message| {
+            let mut headers = headers.clone();
+            headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
+            headers.insert("Nats-Batch-Id", id.as_str());
+            headers.insert("Nats-Batch-Sequence", (place + 1).to_string());
+            (subject.clone(), headers, payload.clone())
+        };
+        let Some((last, before)) = group.split_last() else { return Err("a batch of nothing".into()) };
+        for (place, one) in before.iter().enumerate() {
+            let (subject, headers, payload) = part(place, &one.message);
+            // Not answered: all of them are by the answer to the last.
+            let sent = client.publish_with_headers(subject, headers, payload).await;
+            sent.map_err(|error| error.to_string())?;
+        }
+        let (subject, mut headers, payload) = part(before.len(), &last.message);
+        headers.insert("Nats-Batch-Commit", "1");
+        let last = Request::new().headers(headers).payload(payload).timeout(Some(PATIENCE));
+        let answer = client.send_request(subject, last).await.map_err(|error| error.to_string())?;
+        serde_json::from_slice(&answer.payload).map_err(|error| error.to_string())
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One on its way by itself, until it is dropped.
+struct Single<'a>(&'a Publisher);
+
+impl Drop for Single<'_> {
+    fn drop(&mut self) {
+        self.0.queue().singles -= 1;
+    }
+}
+
+fn refusal(code: ErrorCode, reason: String) -> Published {
+    match code {
+        // Three replicas answer nearly every conflict with the second one.
+        ErrorCode::STREAM_WRONG_LAST_SEQUENCE | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => {
+            Published::Conflict
+        }
+        // The same event is on its way already: sent by us before, or by another replica for the same cause.
+        ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT => Published::Unknown(reason),
+        _ => Published::Refused(reason),
+    }
+}
+
+/// The server's own error code, wherever the client keeps it.
+fn error_code(error: &jetstream::context::PublishError) -> Option<ErrorCode> {
+    use std::error::Error;
+    error.source()?.downcast_ref::<jetstream::Error>().map(jetstream::Error::error_code)
+}
