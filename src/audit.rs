@@ -26,6 +26,7 @@ mod users;
 mod verdict;
 
 use std::{
+    cmp::Ordering,
     ops::ControlFlow,
     process::ExitCode,
     time::{Duration, Instant},
@@ -46,7 +47,7 @@ use web::Env;
 
 use self::{
     book::{Book, Fold},
-    finding::{Finding, Note},
+    finding::{Code, Finding, Findings, Note},
     report::{Report, StreamRead},
     verdict::{Books, Found, Keys, Moment},
 };
@@ -102,14 +103,18 @@ impl Audit {
             grace_ms: i64::from(self.grace) * 1000,
         };
         let (found, streams) = Read::all(&settings).await?.judge(ledger.as_deref(), moment);
+        let Found { findings, notes } = found;
+        let (findings, counts) = findings.sorted(by_place);
         let report = Report {
             as_of: Timestamp::from(now),
             grace_seconds: self.grace.into(),
             streams,
             stripe_intents: ledger.map(|ledger| ledger.len()),
-            sound: found.findings.is_empty(),
-            findings: found.findings,
-            notes: found.notes,
+            sound: counts.is_empty(),
+            findings_left_out: counts.values().sum::<u64>() - findings.len() as u64,
+            findings,
+            counts,
+            notes,
             seconds: started.elapsed().as_secs_f64(),
         };
         say(&if self.json { serde_json::to_string_pretty(&report)? } else { report.text() });
@@ -122,6 +127,8 @@ struct Read {
     books: Books,
     /// Who has a key; `None` when there is no bucket of them.
     keys: Option<Keys>,
+    /// The streams that are gone.
+    findings: Findings,
     notes: Vec<Note>,
 }
 
@@ -129,23 +136,34 @@ impl Read {
     /// Reads everything, the streams side by side.
     async fn all(settings: &Settings) -> anyhow::Result<Self> {
         let connection = streams::connect(settings).await?;
-        let mut notes = Vec::new();
         let mut judged = [0; ALL.len()];
-        let mut missing = Vec::new();
         for (stream, judged) in ALL.iter().zip(&mut judged) {
-            match streams::end(&connection, stream.name).await? {
-                Some(end) => *judged = end,
-                None => missing.push(stream.name),
-            }
-        }
-        anyhow::ensure!(missing.len() < ALL.len(), "there is no stream of the marketplace at this NATS");
-        for stream in missing {
-            notes.push(Note { stream, text: "there is no such stream".into() });
+            *judged = streams::end(&connection, stream.name).await?.unwrap_or_default();
         }
         // Again: between the two ends stands whatever led to something before the first.
         let mut known = judged;
+        let mut missing = Vec::new();
         for (stream, known) in ALL.iter().zip(&mut known) {
-            *known = streams::end(&connection, stream.name).await?.unwrap_or(*known);
+            match streams::end(&connection, stream.name).await? {
+                Some(end) => *known = end,
+                None => missing.push(*stream),
+            }
+        }
+        anyhow::ensure!(missing.len() < ALL.len(), "there is no stream of the marketplace at this NATS");
+        let (mut findings, mut notes) = (Findings::default(), Vec::new());
+        for stream in missing {
+            // Before anything has happened, a service may not have made its own yet.
+            if known.iter().all(|end| *end == 0) {
+                notes.push(Note { stream: stream.name, text: "there is no such stream".into() });
+                continue;
+            }
+            findings.push(Finding {
+                code: Code::StreamMissing,
+                stream: stream.name,
+                sequence: None,
+                subject: stream.subjects.to_owned(),
+                explanation: "there is no such stream, and others have messages".into(),
+            });
         }
 
         let bar = progress(known.iter().sum());
@@ -161,12 +179,13 @@ impl Read {
         bar.finish_and_clear();
         let keys = read_keys(&connection).await?;
         notes.extend(dead_letters(&connection).await?);
-        Ok(Self { books: Books { users, tickets, orders, payments, expirations }, keys, notes })
+        let books = Books { users, tickets, orders, payments, expirations };
+        Ok(Self { books, keys, findings, notes })
     }
 }
 
 impl Read {
-    /// All that is wrong, by stream and sequence, and what was read.
+    /// All that is wrong, and what was read.
     fn judge(self, ledger: Option<&[ledger::Intent]>, moment: Moment) -> (Found, Vec<StreamRead>) {
         let mut found = verdict::conclude(&self.books, moment, self.keys.as_ref());
         if let Some(ledger) = ledger {
@@ -174,15 +193,17 @@ impl Read {
         }
         let streams = self.books.streams();
         found.notes.splice(0..0, self.notes);
-        found.findings.extend(self.books.into_findings());
-        // What no event shows comes last.
-        let place = |stream: &str| ALL.iter().position(|known| known.name == stream).unwrap_or(ALL.len());
-        found.findings.sort_by(|a, b| {
-            let key = |one: &Finding| (place(one.stream), one.sequence, one.code);
-            key(a).cmp(&key(b)).then_with(|| a.explanation.cmp(&b.explanation))
-        });
+        found.findings.append(self.findings);
+        self.books.into_findings().into_iter().for_each(|of_a_stream| found.findings.append(of_a_stream));
         (found, streams)
     }
+}
+
+/// By stream and sequence. What is at Stripe comes last.
+fn by_place(a: &Finding, b: &Finding) -> Ordering {
+    let place = |stream: &str| ALL.iter().position(|known| known.name == stream).unwrap_or(ALL.len());
+    let key = |one: &Finding| (place(one.stream), one.sequence, one.code);
+    key(a).cmp(&key(b)).then_with(|| a.explanation.cmp(&b.explanation))
 }
 
 impl Books {
@@ -195,10 +216,9 @@ impl Books {
     }
 
     /// What each stream shows to be wrong by itself.
-    fn into_findings(self) -> impl Iterator<Item = Finding> {
+    fn into_findings(self) -> [Findings; 5] {
         let Self { users, tickets, orders, payments, expirations } = self;
-        let first = users.findings.into_iter().chain(tickets.findings).chain(orders.findings);
-        first.chain(payments.findings).chain(expirations.findings)
+        [users.findings, tickets.findings, orders.findings, payments.findings, expirations.findings]
     }
 }
 

@@ -358,8 +358,21 @@ async fn find_order(
 }
 
 async fn of_user(connection: &Connection, user: UserId) -> anyhow::Result<Vec<Event>> {
-    // Nobody does anything before they have an id.
+    // Nobody does anything before they have an id. Without their sign-up the search may have begun too late.
     let since = made_at(user.0);
+    let events = find_user(connection, user, since).await?;
+    let signs_up = |event: &Event| matches!(event.fact, Some(Fact::User(UserEvent::SignedUp(_))));
+    match since {
+        Some(_) if !events.iter().any(signs_up) => find_user(connection, user, None).await,
+        _ => Ok(events),
+    }
+}
+
+async fn find_user(
+    connection: &Connection,
+    user: UserId,
+    since: Option<OffsetDateTime>,
+) -> anyhow::Result<Vec<Event>> {
     let goes_on = ControlFlow::Continue(());
     let mut ordered = HashSet::new();
     let (mut events, tickets, orders) = tokio::try_join!(

@@ -136,23 +136,27 @@ fn name(common: &str) -> DistinguishedName {
     name
 }
 
-/// What a file holds that only its owner may read, made if there is none.
+/// What a file holds that only its owner may read, made if there is none, or nothing in it.
 fn kept(path: &Path, make: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<String> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let text = format!("{}\n", make()?.trim_end());
-            let create = || {
-                make_private(path.parent().unwrap_or(path))?;
-                let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-                // Synced: a server that knows the key must not be left with nobody who has it.
-                file.write_all(text.as_bytes()).and_then(|()| file.sync_all())
-            };
-            create().with_context(|| format!("{} cannot be made", path.display()))?;
-            Ok(text)
+    let cut_off = match fs::read_to_string(path) {
+        // A crash came between making and writing it.
+        Ok(text) if text.trim().is_empty() => true,
+        Ok(text) => return Ok(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(error).with_context(|| format!("{} cannot be read", path.display())),
+    };
+    let text = format!("{}\n", make()?.trim_end());
+    let create = || {
+        make_private(path.parent().unwrap_or(path))?;
+        if cut_off {
+            fs::remove_file(path)?;
         }
-        Err(error) => Err(error).with_context(|| format!("{} cannot be read", path.display())),
-    }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        // Synced: a server that knows the key must not be left with nobody who has it.
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all())
+    };
+    create().with_context(|| format!("{} cannot be made", path.display()))?;
+    Ok(text)
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {

@@ -1,10 +1,18 @@
-//! Who may do what at NATS: each service publishes its own events, reads the streams that it listens to, and nothing else.
+//! Who may do what at NATS: each service publishes its own events, reads the streams that it listens to, and may ask for
+//! nothing else.
 //!
 //! A subject is an API call at JetStream
 //! (<https://docs.nats.io/reference/reference-protocols/nats_api_reference>), so what may be published says what may be
-//! done. No service may delete, purge or change a stream, nor delete a consumer: what is not listed is refused. Names of
-//! consumers have no common prefix that a rule could name, so whoever may read a stream is denied the other services'
-//! durables on it by name.
+//! asked. No service may ask to delete, purge or change a stream, nor to delete a consumer: what is not listed is
+//! refused. Names of consumers have no common prefix that a rule could name, so whoever may read a stream is denied the
+//! other services' durables on it by name. Rules look at subjects alone, and of a consumer that is made without a name
+//! in the subject the body says the name, which could be anybody's durable. So only the admin has that call.
+//!
+//! Not closed: whoever asks says where the answer goes, and the server does not hold that against what they may
+//! publish. Into a stream, an answer is no event: it has no `ce-subject`, or another than its subject, and what reads it
+//! buries it. Into the API, an empty one (nothing to pull, nothing to get) is a request like any other, and
+//! `STREAM.DELETE` wants no more. So these rules are against mistakes; a key in bad hands can still do harm. An account
+//! of its own for the streams, with services imported from it, would close this.
 //!
 //! People are two users, so that looking cannot go wrong: [`operator`] and [`admin`].
 
@@ -90,8 +98,8 @@ pub(crate) fn users() -> Vec<User> {
     services.chain(people.map(|(name, permissions)| User { name, permissions })).collect()
 }
 
-/// Looks at everything and changes nothing, with the nats CLI. To look, it makes consumers that nobody else knows.
-/// Backups are a way of looking.
+/// Looks at everything and may ask for no change, with the nats CLI. To look, it makes consumers that nobody else knows,
+/// by a name in the subject. Backups are a way of looking.
 fn operator() -> Permissions {
     let everybodys = WORK.iter().flat_map(|work| work.durable);
     let looks = [
@@ -105,7 +113,7 @@ fn operator() -> Permissions {
         "CONSUMER.NAMES.*",
         "CONSUMER.LIST.*",
         "CONSUMER.INFO.*.*",
-        "CONSUMER.CREATE.>",
+        "CONSUMER.CREATE.*.>",
         "CONSUMER.MSG.NEXT.*.*",
     ];
     let mut allow: Vec<String> = looks.iter().map(|call| api(call)).collect();
@@ -145,8 +153,7 @@ impl Work {
             allow.push(api(&format!("STREAM.MSG.GET.{stream}")));
         }
         for stream in self.projects {
-            // Without a name, the server gives it one.
-            allow.push(api(&format!("CONSUMER.CREATE.{}", stream.name)));
+            // Never without a name: the body would say which consumer it is.
             for call in ["CREATE", "INFO", "MSG.NEXT"] {
                 allow.push(api(&format!("CONSUMER.{call}.{}.>", stream.name)));
             }

@@ -15,6 +15,7 @@ use clap::Args;
 use eventstore::{Connection, Log, Settings};
 use futures::StreamExt;
 use time::OffsetDateTime;
+use uuid::Uuid;
 use web::{Env, env::Invalid};
 
 /// Where the all-in-one has its server.
@@ -157,6 +158,8 @@ pub(crate) async fn read(
     }
     let handle = connection.jetstream().get_stream_no_info(stream).await?;
     let config = pull::OrderedConfig {
+        // By a name: without one it could as well be somebody's durable, which nobody may make who only looks.
+        name: Some(format!("look-{}", Uuid::now_v7().simple())),
         filter_subject: subject.unwrap_or_default().to_owned(),
         headers_only,
         deliver_policy: since

@@ -5,6 +5,7 @@ mod support;
 use std::{
     collections::{BTreeMap, BTreeSet},
     process::Stdio,
+    time::Duration,
 };
 
 use async_nats::{
@@ -12,6 +13,7 @@ use async_nats::{
     jetstream::{self, consumer::pull, stream},
 };
 use bytes::Bytes;
+use contract::Timestamp;
 use futures::{StreamExt, future::join_all};
 use reqwest::StatusCode;
 use sandbox::{nats::NatsServer, stripe::LedgerEntry};
@@ -23,6 +25,7 @@ use support::{
     purchase::{Purchase, VISA, ledger_equals_log},
 };
 use tempfile::TempDir;
+use time::OffsetDateTime;
 use tokio::process::Command;
 use uuid::Uuid;
 
@@ -183,7 +186,8 @@ async fn a_million_events_are_audited_within_twenty_seconds() {
 /// Writes what so many purchases leave.
 async fn fill(server: &NatsServer, purchases: u64) {
     let client = async_nats::connect(server.url()).await.unwrap();
-    for name in ["TICKETS", "ORDERS", "PAYMENTS"] {
+    // Two of them stay empty.
+    for name in ["USERS", "TICKETS", "ORDERS", "PAYMENTS", "EXPIRATIONS"] {
         let subject = format!("ticketing.{}.*", name.to_lowercase());
         let config = json!({ "name": name, "subjects": [subject], "allow_atomic": true, "storage": "file",
             "retention": "limits", "num_replicas": 1 });
@@ -241,7 +245,7 @@ impl PurchaseMade {
             data
         };
         let ordered = json!({ "id": order, "status": "created", "userId": buyer,
-            "expiresAt": "2999-01-01T00:00:00.000Z",
+            "expiresAt": "2026-11-22T05:38:55.120Z",
             "ticket": { "id": ticket, "title": "Concert", "priceCents": 1999 } });
         let paid = json!({ "id": order, "paymentId": payment, "ticket": { "id": ticket } });
         let request = json!({ "id": payment, "orderId": order, "userId": buyer, "amountCents": 1999,
@@ -445,7 +449,9 @@ impl Log {
         for name in STREAMS {
             let mut stream = jetstream.get_stream(name).await.unwrap();
             let last = stream.info().await.unwrap().state.last_sequence;
-            let consumer = stream.create_consumer(pull::OrderedConfig::default()).await.unwrap();
+            let consumer_name = Some(format!("look-{}", Uuid::now_v7().simple()));
+            let config = pull::OrderedConfig { name: consumer_name, ..pull::OrderedConfig::default() };
+            let consumer = stream.create_consumer(config).await.unwrap();
             let mut messages = consumer.messages().await.unwrap();
             let mut copied = Vec::new();
             let mut sequence = 0;
@@ -454,8 +460,9 @@ impl Log {
                 sequence = message.info().unwrap().stream_sequence;
                 let mut headers = HeaderMap::new();
                 for (name, values) in message.headers.iter().flat_map(HeaderMap::iter) {
-                    // What was expected then cannot be expected of a copy.
-                    if !name.to_string().starts_with("Nats-Expected") {
+                    // What was expected then cannot be expected of a copy, nor what it came together with.
+                    let of_its_time = ["Nats-Expected", "Nats-Batch"];
+                    if !of_its_time.iter().any(|of| name.to_string().starts_with(of)) {
                         values.iter().for_each(|value| headers.append(name.clone(), value.clone()));
                     }
                 }
@@ -557,6 +564,15 @@ fn corruptions() -> Vec<Planted> {
             deletes: Some(|messages| messages),
             finds: &["cause-unknown", "completed-unpaid", "messages-missing", "payment-unsettled"],
         },
+        planted("a lost stream", &["stream-missing"], |log, _| {
+            log.0.remove("USERS");
+        }),
+        planted("a lost stream that others follow from", &["cause-unknown", "stream-missing"], |log, _| {
+            log.0.remove("EXPIRATIONS");
+        }),
+        planted("the bucket of keys is lost", &["keys-missing"], |log, _| {
+            log.0.remove("KV_user-keys");
+        }),
         planted("a sold ticket is sold again", &["double-sale", "ticket-disagrees"], |log, scenes| {
             let mut order =
                 log.message("ORDERS", &scenes.bought.ticket, "order:created").clone().of_its_own();
@@ -564,7 +580,8 @@ fn corruptions() -> Vec<Planted> {
             order.edit(|data| {
                 data["id"] = json!(Uuid::now_v7());
                 data["version"] = version.into();
-                data["expiresAt"] = "2999-01-01T00:00:00.000Z".into();
+                let in_an_hour = OffsetDateTime::now_utc() + Duration::from_secs(3600);
+                data["expiresAt"] = json!(Timestamp::from(in_an_hour));
             });
             log.of("ORDERS").push(order);
         }),
@@ -622,6 +639,14 @@ fn corruptions() -> Vec<Planted> {
             log.remove("EXPIRATIONS", &scenes.expired.order, "expiration:complete");
             log.remove("ORDERS", &scenes.expired.ticket, "order:cancelled");
             log.remove("TICKETS", &scenes.expired.ticket, "ticket:updated");
+        }),
+        planted("a window has no end", &["window-unfit"], |log, scenes| {
+            let order = log.message("ORDERS", &scenes.bought.ticket, "order:created");
+            order.edit(|data| data["expiresAt"] = "2999-01-01T00:00:00.000Z".into());
+        }),
+        planted("an order awaits another payment", &["cause-unfit"], |log, scenes| {
+            let awaiting = log.message("ORDERS", &scenes.bought.ticket, "order:awaiting-payment");
+            awaiting.edit(|data| data["paymentId"] = json!(Uuid::now_v7()));
         }),
         planted("a window ends early", &["expiration-unfit"], |log, scenes| {
             let over = log.message("EXPIRATIONS", &scenes.expired.order, "expiration:complete");

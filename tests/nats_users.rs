@@ -1,5 +1,5 @@
-//! Each service as the NATS user that `ticketing nats-keys` makes for it: all its work is possible, and nothing else is.
-//! Two users are for people. By TLS nobody passes for the server, and no stranger joins a cluster.
+//! Each service as the NATS user that `ticketing nats-keys` makes for it: all its work is possible, and it may
+//! ask for nothing else. Two users are for people. By TLS nobody passes for the server, and no stranger joins a cluster.
 
 mod support;
 
@@ -87,7 +87,7 @@ async fn whatever_else_they_try_is_refused() {
     let bought = Purchase::bought(&system).await;
     // Until then, there are events to come.
     system.until_ticket(&bought.ticket, "sold").await;
-    let before = contents(&system).await;
+    let before = (contents(&system).await, durables(&system).await);
     for (service, _, reads) in SERVICES {
         let mut thief = Member::connect(&system, service).await;
         for (other, stream, _) in SERVICES.iter().filter(|(other, ..)| *other != service) {
@@ -120,6 +120,11 @@ async fn whatever_else_they_try_is_refused() {
                 thief.may_not_publish(&format!("$JS.ACK.{stream}.{durable}.1.1.1.1.1")).await;
             }
         }
+        for (_, durable, streams) in DURABLES {
+            for stream in streams {
+                thief.may_not_make_by_body(stream, durable).await;
+            }
+        }
         if service != "svc-auth" {
             thief.may_not_publish("$KV.user-keys.x").await;
         }
@@ -128,11 +133,11 @@ async fn whatever_else_they_try_is_refused() {
         }
         thief.may_not_publish("$SYS.REQ.SERVER.PING").await;
     }
-    assert_eq!(contents(&system).await, before);
+    assert_eq!((contents(&system).await, durables(&system).await), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_operator_sees_everything_and_changes_nothing() {
+async fn the_operator_sees_everything_and_may_ask_for_no_change() {
     let system = System::start(Layout { nats_users: true, ..Layout::default() }).await;
     let bought = Purchase::bought(&system).await;
     // Until then, there are events to come.
@@ -146,7 +151,7 @@ async fn the_operator_sees_everything_and_changes_nothing() {
     assert!(seen.unwrap().is_some(), "what happens now");
 
     system.until_ticket(&reserved.ticket, "reserved").await;
-    let before = contents(&system).await;
+    let before = (contents(&system).await, durables(&system).await);
     for stream in STREAMS {
         for call in ["CREATE", "DELETE", "PURGE", "UPDATE", "MSG.DELETE", "RESTORE"] {
             operator.may_not_ask(&format!("STREAM.{call}.{stream}")).await;
@@ -159,10 +164,16 @@ async fn the_operator_sees_everything_and_changes_nothing() {
             operator.may_not_ask(&format!("CONSUMER.CREATE.{stream}.{durable}")).await;
             operator.may_not_ask(&format!("CONSUMER.MSG.NEXT.{stream}.{durable}")).await;
             operator.may_not_publish(&format!("$JS.ACK.{stream}.{durable}.1.1.1.1.1")).await;
+            operator.may_not_make_by_body(stream, durable).await;
+            // The name in the subject is what counts.
+            let look = format!("look-{durable}");
+            let made =
+                operator.asks(&format!("CONSUMER.CREATE.{stream}.{look}"), stolen(stream, durable)).await;
+            assert_eq!(made["name"], look, "{made}");
         }
     }
     operator.may_not_publish("$KV.user-keys.x").await;
-    assert_eq!(contents(&system).await, before);
+    assert_eq!((contents(&system).await, durables(&system).await), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -360,6 +371,11 @@ fn keys_are_made_once_and_kept_private() {
     make_keys(directory.path());
     assert_eq!(read("svc-orders/nats.nk"), seed);
     assert_ne!(read("server/users.conf"), users, "the operator has a new key");
+    // As a crash leaves it between making and writing.
+    fs::write(directory.path().join("operator/nats.nk"), "").unwrap();
+    make_keys(directory.path());
+    assert!(read("operator/nats.nk").starts_with("SU"), "an empty file is no key");
+    assert_eq!(read("svc-orders/nats.nk"), seed);
     assert!(!directory.path().join("svc-orders/ca.pem").exists(), "nobody asked for TLS");
     nats_keys(directory.path());
     let (authority, certificate) = (read("svc-orders/ca.pem"), read("server/server.pem"));
@@ -380,6 +396,25 @@ async fn contents(system: &System) -> Vec<(&'static str, u64)> {
         contents.push((stream, system.length(stream).await));
     }
     contents
+}
+
+/// What each durable is, and since when.
+async fn durables(system: &System) -> Vec<(Value, Value)> {
+    let operator = Member::connect(system, "operator").await;
+    let mut durables = Vec::new();
+    for (_, durable, streams) in DURABLES {
+        for stream in streams {
+            let info = operator.asks(&format!("CONSUMER.INFO.{stream}.{durable}"), json!({})).await;
+            durables.push((info["created"].clone(), info["config"].clone()));
+        }
+    }
+    durables
+}
+
+/// A request for a consumer by the name of somebody's durable, which would no longer be one.
+fn stolen(stream: &str, durable: &str) -> Value {
+    let config = json!({ "name": durable, "ack_policy": "explicit", "description": "stolen" });
+    json!({ "stream_name": stream, "config": config })
 }
 
 fn make_keys(directory: &Path) {
@@ -501,6 +536,13 @@ impl Member {
 
     async fn may_not_ask(&mut self, call: &str) {
         self.may_not_publish(&format!("$JS.API.{call}")).await;
+    }
+
+    /// Without a name in the subject: of what the body says, no rule knows.
+    async fn may_not_make_by_body(&mut self, stream: &str, durable: &str) {
+        let subject = format!("$JS.API.CONSUMER.CREATE.{stream}");
+        self.client.publish(subject.clone(), stolen(stream, durable).to_string().into()).await.unwrap();
+        self.is_refused("publish", &subject).await;
     }
 
     async fn may_not_publish(&mut self, subject: &str) {

@@ -252,11 +252,16 @@ async fn an_event_without_a_trace_that_can_be_read_starts_a_new_one() {
             payload.as_object_mut().unwrap().remove("_trace");
         }
         let (id, now) = (uuid::Uuid::now_v7().to_string(), "2026-11-22T08:00:00Z");
+        let subject = format!("ticketing.expirations.{order}");
         let mut headers = async_nats::HeaderMap::new();
-        for (name, value) in [("ce-id", id.as_str()), ("ce-type", "expiration:complete"), ("ce-time", now)] {
+        for (name, value) in [
+            ("ce-id", id.as_str()),
+            ("ce-type", "expiration:complete"),
+            ("ce-subject", subject.as_str()),
+            ("ce-time", now),
+        ] {
             headers.insert(name, value);
         }
-        let subject = format!("ticketing.expirations.{order}");
         let jetstream = system.jetstream().await;
         let published = jetstream.publish_with_headers(subject, headers, payload.to_string().into());
         published.await.unwrap().await.unwrap();

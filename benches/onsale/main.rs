@@ -9,12 +9,13 @@
 //! - `raw_durable_publish_per_s`: plain JetStream publishes on the same server, with as many in flight as there are
 //!   buyers, before and after the orders; the payload is an order's;
 //! - `orders_per_s`, `p50_ms`, `p99_ms`: every buyer orders one ticket after the other, each wanted by nobody else;
-//! - `ratio`: those two;
+//! - `ratio`: those two. The bare client sends each message by itself, without headers and expectations; an order is an
+//!   event that is expected, may share a batch (`batched_share` did), and is shown before it is answered;
 //! - `attempts_per_s`: the rush, ten buyers for each ticket, until everybody has an answer;
 //! - `purchases_per_s`: what was won is paid for, from `POST /api/payments` until the order says `complete`;
 //! - `expired_per_s`: orders that are due in the same second, until each has expired, is cancelled, and its ticket is free;
 //! - `replay_events_per_s` beside `raw_ordered_read_per_s`: svc-orders' own projection from nothing, and reading alone;
-//! - `rss_mb` of the services, `oversold` and `lost` (answered with 2xx, and not in the log) in the end.
+//! - `rss_mb` of the services without the nats-server, `oversold` and `lost` (answered with 2xx, and not in the log) in the end.
 //!
 //! Between them everything is left to come to rest: what one sets off is not to be the next one's load.
 //! Pictures of the orders and the rush are in `target/onsale-*.svg`; the last line is the same as JSON.
@@ -125,7 +126,9 @@ async fn sale(market: &Market, options: &Options, named: &str) -> anyhow::Result
     let tickets = list(market, options.orders).await;
     market.settle().await?;
     let before = raw::publish(market.nats_url(), options.buyers, ROUND).await?;
+    let batched = market.batched().await;
     let orders = order(market, &buyers, tickets.iter().cloned().enumerate().collect()).await;
+    let batched = market.batched().await - batched;
     market.settle().await?;
     let after = raw::publish(market.nats_url(), options.buyers, ROUND).await?;
     let raw = (before.per_second() + after.per_second()) / 2.0;
@@ -137,9 +140,7 @@ async fn sale(market: &Market, options: &Options, named: &str) -> anyhow::Result
     figures.add("ratio", orders.per_second() / raw);
     figures.add("p50_ms", orders.percentile(0.5));
     figures.add("p99_ms", orders.percentile(0.99));
-    let (batches, events) = market.batches().await;
-    figures.add("batches", batches);
-    figures.add("events_per_batch", events);
+    figures.add("batched_share", batched / options.orders as f64);
     plot::draw(&picture(named, "orders"), "POST /api/orders", &orders.answers)?;
 
     let wanted = list(market, options.tickets).await;
@@ -219,10 +220,10 @@ async fn look(market: &Market) -> Run<()> {
     Run { answers, results: Vec::new(), lasted }
 }
 
-/// Each ticket as often as there are rivals for it, in an order in which rivals meet: each with who wants it.
+/// Each ticket as often as there are rivals for it, who stand next to each other, so that they meet; with who wants it.
 fn rivals(tickets: &[String], buyers: usize) -> Vec<(usize, String)> {
-    let wants = (0..RIVALS).flat_map(|rival| tickets.iter().map(move |ticket| (rival, ticket)));
-    wants.enumerate().map(|(number, (_, ticket))| (number % buyers, ticket.clone())).collect()
+    let wanted = tickets.iter().flat_map(|ticket| std::iter::repeat_n(ticket, RIVALS));
+    wanted.enumerate().map(|(number, ticket)| (number % buyers, ticket.clone())).collect()
 }
 
 /// Buyers order; those who are told that somebody was faster get nothing.

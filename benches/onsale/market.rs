@@ -73,15 +73,18 @@ impl Market {
         web::Keys::new(JWT_KEY, None).sign(id, &format!("{id}@example.com"), hour)
     }
 
-    /// How often the log was written to together, and how many events each time, since the start of svc-orders' process.
-    pub(crate) async fn batches(&self) -> (f64, f64) {
+    /// How many orders' events have gone to the log together with others so far.
+    pub(crate) async fn batched(&self) -> f64 {
         let mut caller = Caller::connect(&self.address(Service::Orders)).await;
         let (_, text) = caller.ask(Method::GET, "/metrics", None, None).await;
         let text = String::from_utf8_lossy(&text).into_owned();
-        let of =
-            |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
-        let batches = of("eventstore_batch_events_count").unwrap_or_default();
-        (batches, of("eventstore_batch_events_sum").unwrap_or_default() / batches.max(1.0))
+        let sums = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("eventstore_batch_events_sum")?.rsplit_once(' '));
+        let ours = sums.filter(|(labels, _)| {
+            labels.contains(r#"stream="ORDERS""#) && labels.contains(r#"outcome="ok""#)
+        });
+        ours.map(|(_, value)| value.parse::<f64>().unwrap()).sum()
     }
 
     /// What the services hold in memory, in megabytes.

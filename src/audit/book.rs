@@ -6,7 +6,7 @@ use contract::stream::Stream;
 use uuid::Uuid;
 
 use super::{
-    finding::{Code, Finding},
+    finding::{Code, Finding, Findings},
     record::{self, Fact, Kind, Record, Wrong},
 };
 use crate::streams::Stored;
@@ -26,7 +26,7 @@ pub(crate) struct Book<F> {
     pub(crate) fold: F,
     /// Every event by its id and its cause.
     pub(crate) events: Vec<Known>,
-    pub(crate) findings: Vec<Finding>,
+    pub(crate) findings: Findings,
     /// The sequence of the last message.
     pub(crate) last: u64,
     /// How many messages there were.
@@ -45,6 +45,8 @@ pub(crate) struct Known {
     pub(crate) key: Uuid,
     /// The order that it is about; none for a ticket that is free.
     pub(crate) order: Option<Uuid>,
+    /// The payment that it is about, or names.
+    pub(crate) payment: Option<Uuid>,
     pub(crate) sequence: u64,
     /// Of a ticket that follows its orders: their version. Of others: their own.
     pub(crate) version: u64,
@@ -62,7 +64,7 @@ impl<F: Fold> Book<F> {
             judged,
             fold: F::default(),
             events: Vec::new(),
-            findings: Vec::new(),
+            findings: Findings::default(),
             last: 0,
             messages: 0,
             versions: HashMap::new(),
@@ -148,11 +150,17 @@ impl Known {
                 (Some(record.key), record.version, None)
             }
         };
+        let payment = match &record.fact {
+            Fact::OrderChanged { payment, .. } => *payment,
+            Fact::PaymentRequested { payment, .. } | Fact::PaymentChanged { payment, .. } => Some(*payment),
+            Fact::User { .. } | Fact::Ticket(_) | Fact::Ordered { .. } | Fact::Expired => None,
+        };
         Self {
             id: record.id,
             cause: record.cause,
             key: record.key,
             order,
+            payment,
             sequence: record.sequence,
             version,
             kind: record.kind,

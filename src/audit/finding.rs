@@ -1,11 +1,18 @@
 //! What an audit finds, and by which name.
 
+use std::{cmp::Ordering, collections::BTreeMap};
+
 use serde::Serialize;
+
+/// How many findings of one code are told in detail: a log that is broken all over must not fill the memory.
+pub(crate) const KEPT: u64 = 1000;
 
 /// What is wrong. The name in the report is the variant's, in kebab case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Code {
+    /// A stream is gone, and others have messages.
+    StreamMissing,
     /// Messages are gone from a stream.
     MessagesMissing,
     /// A message is no event of its stream.
@@ -36,6 +43,8 @@ pub(crate) enum Code {
     OrderOverdue,
     /// An order is for a ticket that was never listed, or not for that price.
     OrderUnfit,
+    /// An order's window is longer than any.
+    WindowUnfit,
     /// A completed order without a captured payment.
     CompletedUnpaid,
     /// An order was paid for more than once.
@@ -52,6 +61,8 @@ pub(crate) enum Code {
     TicketDisagrees,
     /// A window was declared over before its end, or for no order.
     ExpirationUnfit,
+    /// Nobody has a key, and there are accounts.
+    KeysMissing,
     /// The key of an erased user is still there.
     KeyKept,
     /// Stripe did not take what the log says it took, or took it more than once, or another sum.
@@ -71,10 +82,50 @@ pub(crate) struct Finding {
     pub(crate) stream: &'static str,
     /// The sequence of the event that shows it, where one does.
     pub(crate) sequence: Option<u64>,
-    /// The subject, or Stripe's id.
+    /// The subject, or Stripe's id; of a whole stream or bucket its wildcard.
     pub(crate) subject: String,
     /// In words.
     pub(crate) explanation: String,
+}
+
+/// What was found: [`KEPT`] of each code in detail, and how many of it there were.
+#[derive(Default)]
+pub(crate) struct Findings {
+    kept: Vec<Finding>,
+    counts: BTreeMap<Code, u64>,
+}
+
+impl Findings {
+    pub(crate) fn push(&mut self, finding: Finding) {
+        let count = self.counts.entry(finding.code).or_default();
+        if *count < KEPT {
+            self.kept.push(finding);
+        }
+        *count += 1;
+    }
+
+    pub(crate) fn append(&mut self, other: Self) {
+        self.kept.extend(other.kept);
+        for (code, count) in other.counts {
+            *self.counts.entry(code).or_default() += count;
+        }
+    }
+
+    /// The first of each code in the order that `compare` says, and how many of each code there were.
+    pub(crate) fn sorted(
+        self,
+        compare: impl FnMut(&Finding, &Finding) -> Ordering,
+    ) -> (Vec<Finding>, BTreeMap<Code, u64>) {
+        let Self { mut kept, counts } = self;
+        kept.sort_by(compare);
+        let mut told: BTreeMap<Code, u64> = BTreeMap::new();
+        kept.retain(|finding| {
+            let told = told.entry(finding.code).or_default();
+            *told += 1;
+            *told <= KEPT
+        });
+        (kept, counts)
+    }
 }
 
 /// Something that is not wrong, and that somebody should know.

@@ -12,6 +12,10 @@ use super::{
     record::{Fact, Kind, Reason, Record, Wrong},
 };
 
+/// The longest window that is believed, in milliseconds: 7 days. `EXPIRATION_WINDOW_SECONDS` is 900 unless somebody says
+/// otherwise, and has no maximum.
+const LONGEST_WINDOW_MS: i64 = 7 * 24 * 3_600_000;
+
 /// What ORDERS says.
 #[derive(Default)]
 pub(crate) struct Orders {
@@ -83,6 +87,11 @@ impl Fold for Orders {
     fn take(&mut self, record: &mut Record, wrong: &mut Vec<Wrong>) {
         let (id, status) = match record.fact {
             Fact::Ordered { order: id, buyer, price, expires_ms } => {
+                if expires_ms.saturating_sub(record.told_ms) > LONGEST_WINDOW_MS {
+                    let (told, end) = (time(record.told_ms), time(expires_ms));
+                    let what = format!("order {id} of {told} ends at {end}, more than 7 days later");
+                    wrong.push((Code::WindowUnfit, what));
+                }
                 let order = Order {
                     ticket: record.key,
                     buyer,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write};
 use contract::Timestamp;
 use serde::Serialize;
 
-use super::finding::{Code, Finding, Note};
+use super::finding::{Code, Finding, KEPT, Note};
 
 /// How many findings of one kind are told to people.
 const SHOWN: usize = 20;
@@ -24,8 +24,13 @@ pub(crate) struct Report {
     pub(crate) stripe_intents: Option<usize>,
     /// Whether nothing is wrong.
     pub(crate) sound: bool,
-    /// What is wrong, by stream and sequence.
+    /// What is wrong, by stream and sequence: of each code so many at most.
     pub(crate) findings: Vec<Finding>,
+    /// How many more there are.
+    pub(crate) findings_left_out: u64,
+    /// How many there are of each code, told or left out.
+    #[serde(skip)]
+    pub(crate) counts: BTreeMap<Code, u64>,
     /// What somebody should know.
     pub(crate) notes: Vec<Note>,
     /// How long it took.
@@ -67,16 +72,18 @@ impl Report {
             by_code.entry(finding.code).or_default().push(finding);
         }
         for (code, findings) in by_code {
-            let _ = write!(text, "\n{}: {}\n", name(code), findings.len());
+            let count = self.counts.get(&code).copied().unwrap_or_default();
+            let _ = write!(text, "\n{}: {count}\n", name(code));
             for Finding { stream, sequence, subject, explanation, .. } in findings.iter().take(SHOWN) {
                 let sequence = sequence.map_or(String::new(), |sequence| format!(" {sequence}"));
                 let _ = writeln!(text, "  {stream}{sequence}  {subject}\n      {explanation}");
             }
-            if findings.len() > SHOWN {
-                let _ = writeln!(text, "  and {} more: --json has all", findings.len() - SHOWN);
+            let shown = findings.len().min(SHOWN) as u64;
+            if count > shown {
+                let _ = writeln!(text, "  and {} more: --json has up to {KEPT}", count - shown);
             }
         }
-        let verdict = match self.findings.len() {
+        let verdict = match self.counts.values().sum::<u64>() {
             0 => "sound: nothing is wrong".to_owned(),
             count => format!("not sound: {count} findings"),
         };

@@ -22,7 +22,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    finding::Code,
+    finding::{Code, Finding, Findings, KEPT},
     orders::time,
     verdict::{self, Books, Keys, Moment},
 };
@@ -132,10 +132,11 @@ impl Logs {
         of(ORDERS).iter().for_each(|stored| books.orders.take(stored));
         of(PAYMENTS).iter().for_each(|stored| books.payments.take(stored));
         of(EXPIRATIONS).iter().for_each(|stored| books.expirations.take(stored));
-        let found = verdict::conclude(&books, moment, self.keys.as_ref());
-        let all = found.findings.into_iter().chain(books.into_findings());
+        let mut found = verdict::conclude(&books, moment, self.keys.as_ref()).findings;
+        books.into_findings().into_iter().for_each(|of_a_stream| found.append(of_a_stream));
+        let (all, _) = found.sorted(super::by_place);
         let mut all: Vec<_> =
-            all.map(|one| (one.code, one.stream, one.sequence.unwrap_or_default())).collect();
+            all.iter().map(|one| (one.code, one.stream, one.sequence.unwrap_or_default())).collect();
         all.sort_unstable();
         all
     }
@@ -503,6 +504,45 @@ fn causes_are_there_and_fit() {
 }
 
 #[test]
+fn an_order_awaits_the_payment_that_was_authorized() {
+    let mut logs = bought();
+    logs.edit("ORDERS", 2, |data| data["paymentId"] = json!(Uuid::from_u128(99)));
+    check(&logs, &[(Code::CauseUnfit, "ORDERS", 2)]);
+}
+
+#[test]
+fn a_window_is_no_longer_than_a_week() {
+    const WEEK_MS: i64 = 7 * 24 * 3_600_000;
+    let (mut logs, _) = reserved();
+    logs.edit("ORDERS", 1, |data| data["expiresAt"] = json!(time(STORED_MS + WEEK_MS)));
+    check(&logs, &[]);
+    logs.edit("ORDERS", 1, |data| data["expiresAt"] = json!(time(STORED_MS + WEEK_MS + 1)));
+    check(&logs, &[(Code::WindowUnfit, "ORDERS", 1)]);
+}
+
+#[test]
+fn of_many_findings_the_first_are_told_and_the_rest_are_counted() {
+    let finding = |code, sequence| Finding {
+        code,
+        stream: "ORDERS",
+        sequence: Some(sequence),
+        subject: String::new(),
+        explanation: String::new(),
+    };
+    let (mut some, mut more) = (Findings::default(), Findings::default());
+    for sequence in 1..=KEPT + 5 {
+        some.push(finding(Code::DoubleSale, sequence + 1));
+    }
+    more.push(finding(Code::DoubleSale, 1));
+    more.push(finding(Code::VersionGap, 7));
+    some.append(more);
+    let (told, counts) = some.sorted(super::by_place);
+    assert_eq!(told.len() as u64, KEPT + 1);
+    assert_eq!((told[0].code, told[0].sequence), (Code::DoubleSale, Some(1)));
+    assert_eq!(counts.into_iter().collect::<Vec<_>>(), [(Code::VersionGap, 1), (Code::DoubleSale, KEPT + 6)]);
+}
+
+#[test]
 fn ids_are_unique_and_derived() {
     let (mut logs, _) = reserved();
     let id = Uuid::from_u128(5).to_string();
@@ -566,6 +606,8 @@ fn an_address_is_one_persons_and_who_is_erased_has_no_key() {
     logs.keys = Some(Keys::from([(SELLER.0, true), (BUYER.0, true)]));
     check(&logs, &[(Code::KeyKept, "USERS", 2)]);
     logs.keys = None;
+    check(&logs, &[(Code::KeysMissing, "USERS", 0)]);
+    logs.keys = Some(Keys::from([(SELLER.0, false), (BUYER.0, true)]));
     logs.append(USERS, &subject, &signed_up(UserId(Uuid::from_u128(9))), None);
     logs.append(USERS, &subject, &UserEvent::Erased(UserErased { id: SELLER }), None);
     check(&logs, &[(Code::IllegalTransition, "USERS", 4), (Code::IllegalTransition, "USERS", 5)]);

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     book::{Book, Fold, Known},
     expirations::Expirations,
-    finding::{Code, Finding, Note},
+    finding::{Code, Finding, Findings, Note},
     orders::{self, Order, Orders, time},
     payments::{self, Payments, Try},
     record::{Kind, Reason},
@@ -51,7 +51,7 @@ pub(crate) type Keys = HashMap<Uuid, bool>;
 /// What is found, and where it is put.
 #[derive(Default)]
 pub(crate) struct Found {
-    pub(crate) findings: Vec<Finding>,
+    pub(crate) findings: Findings,
     pub(crate) notes: Vec<Note>,
 }
 
@@ -92,8 +92,9 @@ pub(crate) fn conclude(books: &Books, moment: Moment, keys: Option<&Keys>) -> Fo
     for (order, (sequence, told_ms)) in &books.expirations.fold.orders {
         judge_expiration(books, *order, *sequence, *told_ms, &mut found);
     }
-    if let Some(keys) = keys {
-        judge_keys(&books.users, keys, &mut found);
+    match keys {
+        Some(keys) => judge_keys(&books.users, keys, &mut found),
+        None => judge_no_keys(&books.users, &mut found),
     }
     found
 }
@@ -198,7 +199,9 @@ fn lawful_causes(kind: Kind, reason: Option<Reason>) -> (&'static [Kind], bool) 
 
 fn is_about_the_same(cause: &Known, effect: &Known) -> bool {
     if effect.kind != Kind::TicketUpdated {
-        return cause.order == effect.order;
+        // What an order:completed names is looked for among the captured payments.
+        let names_it = effect.kind != Kind::OrderAwaitingPayment || cause.payment == effect.payment;
+        return cause.order == effect.order && names_it;
     }
     let holder = cause.order.filter(|_| cause.kind != Kind::OrderCancelled);
     let sold = cause.kind == Kind::OrderCompleted;
@@ -363,6 +366,20 @@ fn judge_keys(users: &Book<Users>, keys: &Keys, found: &mut Found) {
         let text =
             format!("{keyless} accounts have no key: nobody can sign in, and their erasure did not end");
         found.notes.push(Note { stream: users.stream.name, text });
+    }
+}
+
+/// The bucket is there before the first account is. Without it nobody can sign in, or be read again.
+fn judge_no_keys(users: &Book<Users>, found: &mut Found) {
+    let accounts = users.fold.people.values().filter(|erased| erased.is_none()).count();
+    if accounts > 0 {
+        found.findings.push(Finding {
+            code: Code::KeysMissing,
+            stream: users.stream.name,
+            sequence: None,
+            subject: format!("$KV.{}.*", svc_auth::user_keys::BUCKET),
+            explanation: format!("there is no such bucket, and {accounts} accounts need their keys in it"),
+        });
     }
 }
 

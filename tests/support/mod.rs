@@ -496,7 +496,11 @@ pub(crate) async fn read(jetstream: &async_nats::jetstream::Context, name: &str)
     if last == 0 {
         return stored;
     }
-    let consumer = stream.create_consumer(async_nats::jetstream::consumer::pull::OrderedConfig::default());
+    // Who only looks may not make one without a name.
+    let consumer = stream.create_consumer(async_nats::jetstream::consumer::pull::OrderedConfig {
+        name: Some(format!("look-{}", Uuid::now_v7().simple())),
+        ..Default::default()
+    });
     let mut messages = consumer.await.unwrap().messages().await.unwrap();
     while let Some(message) = messages.next().await {
         let message = message.unwrap();

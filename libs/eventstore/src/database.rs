@@ -10,6 +10,10 @@ use std::{
 /// How long one who is just ending may still hold the database.
 const RELEASE: Duration = Duration::from_secs(2);
 
+/// How often rows are synced to disk, in milliseconds. Seldom, as the log syncs for a living and shares the disk as a rule;
+/// what a hard stop loses comes back from the log.
+const SYNC_EVERY: u64 = 10_000;
+
 /// A service's projections on disk. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Database {
@@ -79,7 +83,8 @@ enum OpenFailure {
 fn open_checked(path: &Path, cache_bytes: u64) -> Result<sled::Db, OpenFailure> {
     // sled panics on some damage, so the panic is an answer here.
     let opened = catch_unwind(AssertUnwindSafe(|| {
-        let db = sled::Config::new().path(path).cache_capacity(cache_bytes).open()?;
+        let config = sled::Config::new().path(path).cache_capacity(cache_bytes);
+        let db = config.flush_every_ms(Some(SYNC_EVERY)).open()?;
         for name in db.tree_names() {
             for row in &db.open_tree(name)? {
                 row?;

@@ -1,6 +1,9 @@
 //! Commands: load, decide, append; on a conflict again.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use crate::{
     error::Error,
@@ -10,8 +13,10 @@ use crate::{
     view::{Projection, View},
 };
 
-/// How often a decision is taken again because the subject had moved on.
+/// How often a decision is taken again because another process was faster.
 const ATTEMPTS: u32 = 8;
+/// How long a decision is taken again because somebody else of this process was faster: each time one of them lands.
+const RIVALRY: Duration = Duration::from_secs(10);
 /// How long a command waits for the projection to pass a sequence.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -85,15 +90,17 @@ impl<P: Projection> Decider<P> {
         cause: Cause,
         mut decide: impl FnMut(&P::State) -> Result<Option<P::Event>, R>,
     ) -> Result<Decided<P>, DecideError<R>> {
-        for attempt in 0..ATTEMPTS {
+        let (started, mut attempt) = (Instant::now(), 0);
+        while attempt < ATTEMPTS && started.elapsed() < RIVALRY {
             // Who decides beside an append that is on its way decides in vain.
-            if let Some(sequence) = self.log.settled(subject).await {
+            if let Some(sequence) = self.log.settled(subject).await.map_err(Error::from)? {
                 self.view.wait_for(sequence, PATIENCE).await?;
             }
             let head = self.view.head(subject)?;
             let decision = decide(&head.state);
             let Ok(Some(event)) = decision else {
                 if matches!(cause, Cause::Event(_)) && !self.is_current(subject, &head).await? {
+                    attempt += 1;
                     continue;
                 }
                 return match decision {
@@ -116,6 +123,7 @@ impl<P: Projection> Decider<P> {
                     // Jitter: two that collided do not collide again in step.
                     tokio::time::sleep(jitter(attempt)).await;
                     self.is_current(subject, &head).await?;
+                    attempt += 1;
                 }
                 Err(AppendError::Unavailable(error)) => return Err(DecideError::Failed(error.into())),
                 Err(AppendError::Encode(error)) => return Err(DecideError::Failed(error.into())),

@@ -101,8 +101,8 @@ impl<E> Recorded<E> {
 /// Why a message is no event of the expected stream.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// A header that every event has is missing or malformed.
-    #[error("header {0} is missing or malformed")]
+    /// A header that every event has is missing or malformed, or names another subject.
+    #[error("header {0} is missing or wrong")]
     Header(&'static str),
     /// The payload is not this type's, or the type is unknown.
     #[error("{0}")]
@@ -197,6 +197,10 @@ pub(crate) fn decode<E: DeserializeOwned>(
         version: u64,
     }
     let event_type = header(message, "ce-type").ok_or(DecodeError::Header("ce-type"))?;
+    // A server lets whoever may ask it something have the answer written to any subject: copies of others' events, too.
+    if header(message, "ce-subject") != Some(message.subject.as_str()) {
+        return Err(DecodeError::Header("ce-subject"));
+    }
     let id = uuid_header(message, "ce-id").ok_or(DecodeError::Header("ce-id"))?;
     let tag = match header(message, "ce-schemaversion") {
         None | Some("1") => serde_json::to_string(event_type)?,
@@ -320,5 +324,6 @@ mod tests {
         refused(&|message| message.headers.as_mut().unwrap().insert("ce-type", "withdrawn"));
         refused(&|message| message.headers.as_mut().unwrap().insert("ce-schemaversion", "3"));
         refused(&|message| message.headers.as_mut().unwrap().insert("ce-id", "7"));
+        refused(&|message| message.subject = "accounts.8".into());
     }
 }

@@ -182,7 +182,12 @@ impl Log {
             }
             Err(error) => return Err(unavailable(&error).into()),
         };
-        log.0.publisher.takes_batches(stream.cached_info().config.allow_atomic_publish);
+        let takes_batches = stream.cached_info().config.allow_atomic_publish;
+        log.0.publisher.takes_batches(takes_batches);
+        if !takes_batches {
+            let stream = &config.name;
+            tracing::info!(stream, "without allow_atomic each event is written by itself, however many wait");
+        }
         Ok(log)
     }
 
@@ -190,7 +195,7 @@ impl Log {
     pub fn reader(connection: &Connection, stream: &str, source: &str) -> Self {
         Self(Arc::new(Inner {
             connection: connection.clone(),
-            publisher: Publisher::new(connection),
+            publisher: Publisher::new(connection, stream),
             turns: Turns::default(),
             name: stream.into(),
             source: source.into(),
@@ -276,22 +281,35 @@ impl Log {
 
     /// Returns once no append of ours to `subject` is on its way, with where the one that was landed: a decision that
     /// is taken then has a chance.
-    pub(crate) async fn settled(&self, subject: &str) -> Option<u64> {
-        self.0.turns.over(subject).await
+    ///
+    /// # Errors
+    /// When that takes longer than an append may.
+    pub(crate) async fn settled(&self, subject: &str) -> Result<Option<u64>, Unavailable> {
+        self.over(subject, Instant::now() + APPEND_DEADLINE).await
+    }
+
+    async fn over(&self, subject: &str, deadline: Instant) -> Result<Option<u64>, Unavailable> {
+        let over = tokio::time::timeout_at(deadline.into(), self.0.turns.over(subject)).await;
+        over.map_err(|_| self.unavailable("appending to", &"the append before it has no answer"))
     }
 
     /// After those of ours that are on their way to the same subject: whoever expects what was there before them has
     /// lost, and the server need not be asked.
-    async fn append_in_turn(
+    pub(crate) async fn append_in_turn(
         &self,
         subject: &str,
         encoded: &Encoded,
         expected: u64,
     ) -> Result<Landed, AppendError> {
+        let deadline = Instant::now() + APPEND_DEADLINE;
         let turn = loop {
+            // Nothing was sent yet, so nothing is unknown: better to say so at once than to queue behind an outage.
+            if !self.0.connection.is_up() {
+                return Err(self.unavailable("appending to", &"not connected").into());
+            }
             match self.0.turns.take(subject) {
                 Some(turn) => break turn,
-                None => match self.0.turns.over(subject).await {
+                None => match self.over(subject, deadline).await? {
                     Some(reached) if reached > expected => {
                         return Err(AppendError::Conflict { reached: Some(reached) });
                     }
@@ -299,24 +317,20 @@ impl Log {
                 },
             }
         };
-        let result = self.append_encoded(subject, encoded, expected).await;
+        let result = self.append_encoded(subject, encoded, expected, deadline).await;
         if let Ok(Landed { sequence, .. }) = &result {
             turn.landed(*sequence);
         }
         result
     }
 
-    pub(crate) async fn append_encoded(
+    async fn append_encoded(
         &self,
         subject: &str,
         encoded: &Encoded,
         expected: u64,
+        deadline: Instant,
     ) -> Result<Landed, AppendError> {
-        // Nothing was sent yet, so nothing is unknown: better to say so at once than to queue behind an outage.
-        if !self.0.connection.is_up() {
-            return Err(self.unavailable("appending to", &"not connected").into());
-        }
-        let deadline = Instant::now() + APPEND_DEADLINE;
         let mut sent_before = false;
         loop {
             let reason = match self.0.publisher.publish(subject, encoded, expected).await {

@@ -6,7 +6,8 @@
 //!
 //! A batch does not weaken an append: each event keeps its own expected sequence, and the server takes all or none. Which
 //! one it refused it does not say; so what is refused together is sent again one by one, and each has its own answer.
-//! Subjects in a batch are distinct, as only one append to a subject is in flight at a time.
+//! Subjects in a batch are distinct: only one append to a subject is on its way at a time, and whoever gave up while it
+//! waited is not sent.
 //!
 //! The protocol is that of <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-50.md>.
 
@@ -20,12 +21,10 @@ use std::{
 
 use async_nats::{
     HeaderMap, Request,
-    jetstream::{
-        self, ErrorCode, context::PublishErrorKind, message::PublishMessage, publish::PublishAck,
-        response::Response,
-    },
+    jetstream::{self, ErrorCode, context::PublishErrorKind, message::PublishMessage, response::Response},
 };
 use futures::{StreamExt, stream::FuturesUnordered};
+use serde::Deserialize;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -60,6 +59,7 @@ pub(crate) struct Publisher(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     connection: Connection,
+    stream: String,
     /// Whether the stream takes atomic batches. Servers before 2.12 do not, and would store the parts of one.
     takes_batches: AtomicBool,
     queue: Mutex<Queue>,
@@ -98,9 +98,10 @@ struct Message {
 }
 
 impl Publisher {
-    pub(crate) fn new(connection: &Connection) -> Self {
+    pub(crate) fn new(connection: &Connection, stream: &str) -> Self {
         Self(Arc::new(Inner {
             connection: connection.clone(),
+            stream: stream.to_owned(),
             takes_batches: AtomicBool::new(false),
             queue: Mutex::default(),
         }))
@@ -145,16 +146,9 @@ impl Publisher {
 
     /// Sends those who wait, until none does.
     async fn serve(&self) {
-        loop {
-            let group = {
-                let mut queue = self.queue();
-                let count = queue.waiting.len().min(LARGEST);
-                if count == 0 {
-                    queue.is_served = false;
-                    return;
-                }
-                queue.waiting.drain(..count).collect::<Vec<_>>()
-            };
+        // However it ends: else those who come after it would wait for nobody.
+        let _served = Served(self);
+        while let Some(group) = self.next_group() {
             let group = match group.len() {
                 few if few < WORTH_A_BATCH => group,
                 _ => self.send_together(group).await,
@@ -165,8 +159,21 @@ impl Publisher {
         }
     }
 
+    /// Those who wait, as many as a batch may have; `None` when nobody does, and from there on nobody serves.
+    fn next_group(&self) -> Option<Vec<Waiting>> {
+        let mut queue = self.queue();
+        // Whoever gave up has freed its subject, and another may wait for it by now.
+        queue.waiting.retain(|waiting| !waiting.published.is_closed());
+        let count = queue.waiting.len().min(LARGEST);
+        queue.is_served = count > 0;
+        (count > 0).then(|| queue.waiting.drain(..count).collect())
+    }
+
     async fn send_one(&self, Waiting { message, published }: Waiting) {
-        let _ = published.send(self.send(message).await);
+        let _ = published.send(match self.0.connection.is_up() {
+            true => self.send(message).await,
+            false => Published::Refused("not connected".into()),
+        });
     }
 
     async fn send(&self, message: Message) -> Published {
@@ -192,27 +199,38 @@ impl Publisher {
         }
     }
 
-    /// Sends a batch, and returns those who have no answer yet: all of them, when the server refused it.
+    /// Sends a batch, and returns those who have no answer yet: all of them, when none of them got into the log.
     async fn send_together(&self, group: Vec<Waiting>) -> Vec<Waiting> {
-        metrics::histogram!("eventstore_batch_events").record(group.len() as f64);
-        let answer = match self.try_batch(&group).await {
-            Ok(Response::Ok(acknowledgement)) => Ok(acknowledgement.sequence),
-            // None of them is in the log.
-            Ok(Response::Err { .. }) => return group,
-            Err(reason) => Err(reason),
+        let batch = tokio::time::timeout(PATIENCE, self.try_batch(&group)).await;
+        let outcome = batch.unwrap_or_else(|_| Batch::Unknown("no answer in time".into()));
+        let (stream, count) = (self.0.stream.clone(), group.len() as f64);
+        let named = match &outcome {
+            Batch::Landed { .. } => "ok",
+            Batch::Refused(_) => "refused",
+            Batch::Unknown(_) => "unknown",
         };
-        let behind = group.len() as u64 - 1;
-        for (place, Waiting { published, .. }) in (0..).zip(group) {
-            let _ = published.send(match &answer {
-                // They stand in a row, and the acknowledgement is the last one's.
-                Ok(last) => Published::At(last - behind + place),
-                Err(reason) => Published::Unknown(reason.clone()),
-            });
+        metrics::histogram!("eventstore_batch_events", "stream" => stream, "outcome" => named).record(count);
+        match outcome {
+            Batch::Landed { first } => {
+                for (sequence, Waiting { published, .. }) in (first..).zip(group) {
+                    let _ = published.send(Published::At(sequence));
+                }
+                Vec::new()
+            }
+            Batch::Refused(reason) => {
+                tracing::debug!(stream = self.0.stream, reason, "a batch is sent one by one");
+                group
+            }
+            Batch::Unknown(reason) => {
+                for Waiting { published, .. } in group {
+                    let _ = published.send(Published::Unknown(reason.clone()));
+                }
+                Vec::new()
+            }
         }
-        Vec::new()
     }
 
-    async fn try_batch(&self, group: &[Waiting]) -> Result<Response<PublishAck>, String> {
+    async fn try_batch(&self, group: &[Waiting]) -> Batch {
         let client = self.0.connection.client();
         let id = Uuid::now_v7().to_string();
         let part = |place: usize, Message { subject, headers, payload, expected }: &Message| {
@@ -222,22 +240,86 @@ impl Publisher {
             headers.insert("Nats-Batch-Sequence", (place + 1).to_string());
             (subject.clone(), headers, payload.clone())
         };
-        let Some((last, before)) = group.split_last() else { return Err("a batch of nothing".into()) };
+        let Some((last, before)) = group.split_last() else { return Batch::Refused("it is empty".into()) };
         for (place, one) in before.iter().enumerate() {
             let (subject, headers, payload) = part(place, &one.message);
-            // Not answered: all of them are by the answer to the last.
-            let sent = client.publish_with_headers(subject, headers, payload).await;
-            sent.map_err(|error| error.to_string())?;
+            // Not answered: all of them are by the answer to the last. Without that one, nothing is stored.
+            if let Err(error) = client.publish_with_headers(subject, headers, payload).await {
+                return Batch::Refused(error.to_string());
+            }
         }
         let (subject, mut headers, payload) = part(before.len(), &last.message);
         headers.insert("Nats-Batch-Commit", "1");
         let last = Request::new().headers(headers).payload(payload).timeout(Some(PATIENCE));
-        let answer = client.send_request(subject, last).await.map_err(|error| error.to_string())?;
-        serde_json::from_slice(&answer.payload).map_err(|error| error.to_string())
+        match client.send_request(subject, last).await {
+            Ok(answer) => Batch::told(&answer.payload, &id, group.len() as u64),
+            Err(error) => Batch::Unknown(error.to_string()),
+        }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What became of a batch.
+enum Batch {
+    /// All of it is on disk, in a row from here on.
+    Landed { first: u64 },
+    /// None of it is in the log.
+    Refused(String),
+    /// Nobody can say.
+    Unknown(String),
+}
+
+impl Batch {
+    /// What the server says of the batch `id` of so many events.
+    fn told(answer: &[u8], id: &str, count: u64) -> Self {
+        /// The acknowledgement of the last one.
+        #[derive(Deserialize)]
+        struct Committed {
+            seq: u64,
+            batch: Option<String>,
+            count: Option<u64>,
+        }
+        match serde_json::from_slice::<Response<Committed>>(answer) {
+            Ok(Response::Ok(Committed { seq, batch: Some(batch), count: Some(stored) }))
+                if batch == id && stored == count && seq >= count =>
+            {
+                Self::Landed { first: seq - count + 1 }
+            }
+            Ok(Response::Ok(_)) => Self::Unknown("it was not taken as a batch".into()),
+            Ok(Response::Err { error }) if BEFORE_ANYTHING.contains(&error.error_code()) => {
+                Self::Refused(error.to_string())
+            }
+            Ok(Response::Err { error }) => Self::Unknown(error.to_string()),
+            Err(error) => Self::Unknown(error.to_string()),
+        }
+    }
+}
+
+/// What the server finds before it stores anything of a batch.
+const BEFORE_ANYTHING: [ErrorCode; 9] = [
+    ErrorCode::STREAM_WRONG_LAST_SEQUENCE,
+    ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT,
+    ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT,
+    ErrorCode::ATOMIC_PUBLISH_DISABLED,
+    ErrorCode::ATOMIC_PUBLISH_MISSING_SEQ,
+    ErrorCode::ATOMIC_PUBLISH_INCOMPLETE_BATCH,
+    ErrorCode::ATOMIC_PUBLISH_UNSUPPORTED_HEADER,
+    ErrorCode::ATOMIC_PUBLISH_TOO_LARGE_BATCH,
+    ErrorCode::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE,
+];
+
+/// The one who serves, until it is dropped.
+struct Served<'a>(&'a Publisher);
+
+impl Drop for Served<'_> {
+    fn drop(&mut self) {
+        // At its proper end it has said so before, and another may serve by now.
+        if std::thread::panicking() {
+            self.0.queue().is_served = false;
+        }
     }
 }
 

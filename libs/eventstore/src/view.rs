@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, resume_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -14,8 +14,12 @@ use async_nats::jetstream::{
 };
 use futures::{FutureExt, StreamExt};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::{Notify, broadcast, oneshot, watch};
+use tokio::{
+    sync::{Notify, broadcast, oneshot, watch},
+    task::JoinError,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
 
 use crate::{
     database::Database,
@@ -400,9 +404,14 @@ impl<P: Projection> View<P> {
             tokio::select! {
                 batch = messages.next() => {
                     let Some(batch) = batch else { return Stopped::Stalled };
-                    match self.apply(batch, checkpoint) {
-                        Ok(next) => checkpoint = next,
-                        Err(stopped) => return stopped,
+                    let view = self.clone();
+                    // Not on a thread that others need: it waits for the disk now and then.
+                    let applying = self.0.tasks.spawn_blocking(move || view.apply(batch, checkpoint));
+                    match applying.await.map_err(JoinError::try_into_panic) {
+                        Ok(Ok(next)) => checkpoint = next,
+                        Ok(Err(stopped)) => return stopped,
+                        Err(Ok(panic)) => resume_unwind(panic),
+                        Err(Err(error)) => return Stopped::Waiting(error.to_string()),
                     }
                     self.passed(checkpoint.sequence, state.last_sequence);
                     if checkpoint.sequence < state.last_sequence && told.elapsed() > PROGRESS {
@@ -469,6 +478,8 @@ impl<P: Projection> View<P> {
     ) -> Result<impl StreamExt<Item = Vec<Delivery>> + Unpin + use<P>, String> {
         let stream = self.0.log.stream_handle().await.map_err(|error| error.to_string())?;
         let config = pull::OrderedConfig {
+            // By a name, so that who may make it can be told from who may take over a durable.
+            name: Some(format!("{}-{}-{}", self.0.log.source(), P::NAME, Uuid::now_v7().simple())),
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence },
             replay_policy: ReplayPolicy::Instant,
             ..Default::default()

@@ -2,13 +2,16 @@
 
 mod support;
 
-use std::sync::atomic::Ordering;
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use async_nats::jetstream::stream::Config;
 use eventstore::{AppendError, Appended, Cause, Log};
 use futures::future::join_all;
 use sandbox::nats::NatsServer;
-use support::{AccountEvent, PATIENCE, connect, proxy::Proxy, server, stream, subject};
+use support::{AccountEvent, PATIENCE, connect, proxy::Proxy, server, stream, subject, until};
 
 const EVENT: AccountEvent = AccountEvent::Deposited { cents: 5 };
 
@@ -88,7 +91,7 @@ async fn a_batch_whose_answer_is_lost_is_found_in_the_log() {
     proxy.cut();
     proxy.deaf.store(false, Ordering::SeqCst);
     let appended = all_landed(appending.await.unwrap());
-    stand_where_they_say(&direct, &appended).await;
+    assert!(stand_where_they_say(&direct, &appended).await, "a batch was among them");
     assert_eq!(direct.state().await.unwrap().unwrap().last_sequence, 300, "each once");
 }
 
@@ -109,4 +112,68 @@ async fn a_stream_that_takes_no_batches_gets_them_one_by_one() {
     let log = Log::create(&connection, &stream()).await.unwrap();
     let appended = all_landed(append_all(&log, 0..300).await);
     assert!(!stand_where_they_say(&log, &appended).await, "none came in a batch");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gives_up_while_waiting_makes_way_for_the_next() {
+    let (_server, _, log) = server().await;
+    // Far more than one batch, so that there is a queue to give up in.
+    let crowd = append_all(&log, 0..3_000);
+    let fickle = async {
+        for _ in 0..20 {
+            let subject = subject(9_999);
+            let appending = log.append(&subject, &EVENT, 0, 0, Cause::Command);
+            let _ = tokio::time::timeout(Duration::from_millis(2), appending).await;
+        }
+        log.append(&subject(9_999), &EVENT, 0, 0, Cause::Command).await
+    };
+    let (crowd, fickle) = tokio::join!(crowd, fickle);
+    all_landed(crowd);
+    // The last one landed, or lost against one that was sent before its sender left.
+    assert!(matches!(fickle, Ok(_) | Err(AppendError::Conflict { .. })), "{fickle:?}");
+    assert_eq!(log.state().await.unwrap().unwrap().last_sequence, 3_001, "one event for all of them");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_survives_a_kill_amid_batches() {
+    let mut server = NatsServer::temporary().await.unwrap();
+    let connection = connect(server.url()).await;
+    let log = Log::create(&connection, &stream()).await.unwrap();
+    let appending = tokio::spawn({
+        let log = log.clone();
+        async move { append_all(&log, 0..20_000).await }
+    });
+    let begun = async { while log.state().await.unwrap().unwrap().last_sequence < 2_000 {} };
+    tokio::time::timeout(PATIENCE, begun).await.unwrap();
+    server.kill();
+    server.restart().await.unwrap();
+    until("connected", || connection.is_up()).await;
+    // Some are refused or unknown, as there was no server. None that was acknowledged is gone.
+    let results = tokio::time::timeout(2 * PATIENCE, appending).await.expect("each has an answer").unwrap();
+    let landed = (0..).zip(results).filter_map(|(account, result)| Some((account, result.ok()?)));
+    let landed: Vec<(u64, Appended)> = landed.collect();
+    assert!(landed.len() >= 2_000, "{}", landed.len());
+    assert!(stand_where_they_say(&log, &landed).await, "some came in a batch");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_server_that_does_not_answer_is_told_so() {
+    let server = NatsServer::temporary().await.unwrap();
+    Log::create(&connect(server.url()).await, &stream()).await.unwrap();
+    let proxy = Proxy::start(server.url()).await;
+    let log = Log::create(&connect(&proxy.url).await, &stream()).await.unwrap();
+    proxy.deaf.store(true, Ordering::SeqCst);
+    let started = Instant::now();
+    let subject = subject(1);
+    let same = join_all((0..20).map(|_| log.append(&subject, &EVENT, 0, 0, Cause::Command)));
+    let others = append_all(&log, 100..1_700);
+    let (same, others) = tokio::join!(same, others);
+    for result in same.into_iter().chain(others) {
+        assert!(
+            matches!(result, Err(AppendError::Unavailable(_) | AppendError::Conflict { .. })),
+            "{result:?}"
+        );
+    }
+    let waited = started.elapsed();
+    assert!(waited < Duration::from_secs(25), "{waited:?}");
 }

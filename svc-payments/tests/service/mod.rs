@@ -129,11 +129,12 @@ impl World {
             let mut tagged = serde_json::to_value(event).unwrap();
             let mut data = tagged["data"].take();
             data["version"] = version.into();
+            let subject = payment_subject(order);
             let mut headers = async_nats::HeaderMap::new();
             headers.insert("ce-id", Uuid::now_v7().to_string());
             headers.insert("ce-type", tagged["type"].as_str().unwrap());
+            headers.insert("ce-subject", subject.as_str());
             headers.insert("ce-time", time.as_str());
-            let subject = payment_subject(order);
             let published = jetstream.publish_with_headers(subject, headers, data.to_string().into());
             published.await.unwrap().await.unwrap();
         }
