@@ -1,6 +1,7 @@
 //! A sale from outside, over HTTP, on this machine: how much the system takes, with every acknowledged event on disk.
 //!
-//! `cargo bench --bench onsale`, or with `-- --buyers 500 --tickets 200 --orders 5000 --layout five`.
+//! `cargo bench --bench onsale`, or with `-- --buyers 500 --tickets 200 --orders 5000 --layout five`. The five processes
+//! are the programs that `cargo build --release --workspace --bins` has made before; cargo does not make them for a bench.
 //!
 //! A nats-server that syncs every write, the services and the crowd share the processors, so what the crowd costs the
 //! services lack. Each buyer has a connection and a session of their own. Figures in the order in which they are taken:
