@@ -3,8 +3,8 @@
 //!
 //! A subject is an API call at JetStream
 //! (<https://docs.nats.io/reference/reference-protocols/nats_api_reference>), so what may be published says what may be
-//! asked. No service may ask to delete, purge or change a stream, nor to delete a consumer: what is not listed is
-//! refused. Names of consumers have no common prefix that a rule could name, so whoever may read a stream is denied the
+//! asked. No service may ask to delete, purge or change a stream of events, nor to delete a consumer: what is not listed
+//! is refused. Names of consumers have no common prefix that a rule could name, so whoever may read a stream is denied the
 //! other services' durables on it by name. Rules look at subjects alone, and of a consumer that is made without a name
 //! in the subject the body says the name, which could be anybody's durable. So only the admin has that call.
 //!
@@ -171,6 +171,7 @@ impl Work {
                 allow.push(api(&format!("STREAM.{call}.KV_{bucket}")));
             }
         }
+        allow.extend(snapshots(self.owns));
         allow.dedup();
         let others = WORK.iter().filter(|other| other.owns != self.owns).flat_map(|other| other.durable);
         let deny = others.flat_map(|durable| {
@@ -191,6 +192,25 @@ impl Work {
         names.dedup();
         names
     }
+}
+
+/// What keeping snapshots takes: an object store of one's own, where the one before is purged when there is another.
+fn snapshots(owned: Stream) -> impl Iterator<Item = String> {
+    let bucket = service::snapshot_bucket(owned);
+    let calls = [
+        "STREAM.CREATE.OBJ_",
+        "STREAM.INFO.OBJ_",
+        "STREAM.PURGE.OBJ_",
+        "DIRECT.GET.OBJ_",
+        "CONSUMER.CREATE.OBJ_",
+        "CONSUMER.INFO.OBJ_",
+        "CONSUMER.MSG.NEXT.OBJ_",
+    ];
+    let (of_the_stream, within) = calls.split_at(3);
+    let of_the_stream = of_the_stream.iter().map(|call| api(&format!("{call}{bucket}")));
+    let within = within.iter().map(|call| api(&format!("{call}{bucket}.>")));
+    let calls: Vec<_> = of_the_stream.chain(within).collect();
+    calls.into_iter().chain([format!("$O.{bucket}.>")])
 }
 
 /// What makes a durable consumer one's own, its messages and its place.

@@ -1,7 +1,7 @@
 //! Every environment variable that the all-in-one or one of its services reads, for `--help`.
 
 /// Name, default, meaning.
-const VARIABLES: [(&str, &str, &str); 32] = [
+const VARIABLES: [(&str, &str, &str); 33] = [
     ("PORT", "3000", "where the API is; 0 is a free port"),
     ("DATA_DIR", "./data", "projections, and what is kept for the stand-ins: log, sandbox, keys"),
     ("NATS_URL", "unset", "where NATS is; unset: a nats-server of its own, its log in DATA_DIR/nats"),
@@ -15,6 +15,11 @@ const VARIABLES: [(&str, &str, &str); 32] = [
         "a PEM file with the authority of NATS' certificates; set: TLS, and no other is believed",
     ),
     ("NATS_REPLICAS", "1", "how many NATS servers keep a copy of each stream: 1, or 3 on a cluster"),
+    (
+        "SNAPSHOT_EVERY_EVENTS",
+        "100000",
+        "after so many events the projections are kept for replicas to come; 0: never",
+    ),
     ("JWT_KEY", "made once", "signs sessions; unset: kept in DATA_DIR/jwt.key"),
     ("JWT_KEY_PREVIOUS", "unset", "the key before; sessions that it signed are still good"),
     (

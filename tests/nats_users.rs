@@ -3,7 +3,13 @@
 
 mod support;
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs,
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
 use async_nats::{Client, ConnectOptions, Event, Message, ServerError};
 use bytes::Bytes;
@@ -53,7 +59,8 @@ async fn each_service_does_all_its_work_as_its_own_user_and_over_tls() {
         window_seconds: 6,
         ..Layout::default()
     };
-    let mut system = System::start(layout).await;
+    let often = HashMap::from([("SNAPSHOT_EVERY_EVENTS", "1".to_owned())]);
+    let mut system = System::start_with(layout, often).await;
     let email = json!({ "email": "ann@example.com", "password": "correct horse" });
     for (path, status) in [("signup", StatusCode::CREATED), ("signin", StatusCode::OK)] {
         let url = system.url(Accounts, 0, &format!("/api/users/{path}"));
@@ -66,11 +73,15 @@ async fn each_service_does_all_its_work_as_its_own_user_and_over_tls() {
     let expires = Purchase::reserved(&system).await;
     system.until_order(&expires.buyer, &expires.order, "cancelled").await;
 
-    // Again from nothing: with a new consumer each, and what was in hand.
-    for service in [Tickets, Orders, Payments] {
+    // Again from nothing: with a new consumer each, and what was in hand. From snapshots, which each has made by then.
+    let operator = Member::connect(&system, "operator").await;
+    for (service, name) in [(Tickets, "svc-tickets"), (Orders, "svc-orders"), (Payments, "svc-payments")] {
+        let made = || async { operator.sees_object_in(&format!("snapshots-{name}")).await.then_some(()) };
+        assert!(within(PATIENCE, made).await.is_some(), "{name}: {}", system.log(service, 0));
         system.kill(service, 0).await;
         std::fs::remove_dir_all(system.data_dir(service, 0)).unwrap();
         system.restart(service, 0).await;
+        assert!(system.log(service, 0).contains("projections start from a snapshot"), "{name}");
     }
     let after = Purchase::reserved(&system).await;
     assert_eq!(after.pays(&system, VISA).await.0, StatusCode::CREATED);
@@ -96,6 +107,11 @@ async fn whatever_else_they_try_is_refused() {
             thief
                 .may_not_publish(&format!("ticketing.deadletters.{other}-{}.X.1", stream.to_lowercase()))
                 .await;
+            let bucket = format!("snapshots-{other}");
+            thief.may_not_publish(&format!("$O.{bucket}.M.x")).await;
+            for call in ["STREAM.PURGE", "STREAM.INFO", "DIRECT.GET", "CONSUMER.CREATE", "STREAM.DELETE"] {
+                thief.may_not_ask(&format!("{call}.OBJ_{bucket}")).await;
+            }
         }
         for stream in STREAMS {
             for call in ["DELETE", "PURGE", "UPDATE", "MSG.DELETE", "SNAPSHOT", "RESTORE", "LEADER.STEPDOWN"]
@@ -434,6 +450,7 @@ fn told(url: &str, auth: Auth, ca: Option<&Path>, database: &Path) -> StoreConfi
         replicas: 1,
         database: database.to_owned(),
         cache_bytes: 1 << 20,
+        snapshots: None,
         dead_letters: "DEADLETTERS".into(),
         dead_letters_prefix: "ticketing.deadletters".into(),
     }
@@ -499,6 +516,15 @@ impl Member {
         let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
         assert!(answer["error"].is_null(), "{}: {call}: {answer}", self.name);
         answer
+    }
+
+    /// Whether there is something in that bucket of the object store.
+    async fn sees_object_in(&self, bucket: &str) -> bool {
+        let call = format!("$JS.API.STREAM.INFO.OBJ_{bucket}");
+        let answer = self.client.request(call, "".into()).await.unwrap();
+        let info: Value = serde_json::from_slice(&answer.payload).unwrap();
+        // A piece of it, and what tells of it.
+        info["state"]["messages"].as_u64().is_some_and(|messages| messages >= 2)
     }
 
     /// By the same requests as the nats CLI.

@@ -73,6 +73,15 @@ impl<T> Run<T> {
         self.answers.len() as f64 / self.lasted.as_secs_f64()
     }
 
+    /// How many answers a second came between those two shares of all of them.
+    pub(crate) fn per_second_between(&self, from: f64, to: f64) -> f64 {
+        let mut times: Vec<_> = self.answers.iter().map(|answer| answer.at).collect();
+        times.sort();
+        let place = |share: f64| ((times.len() - 1) as f64 * share) as usize;
+        let (from, to) = (place(from), place(to));
+        (to - from) as f64 / (times[to] - times[from]).as_secs_f64()
+    }
+
     /// How long the slowest of that share took, in milliseconds.
     pub(crate) fn percentile(&self, share: f64) -> f64 {
         let mut times: Vec<_> = self.answers.iter().map(|answer| answer.took).collect();

@@ -12,11 +12,13 @@
 //! - `orders_per_s`, `p50_ms`, `p99_ms`: every buyer orders one ticket after the other, each wanted by nobody else;
 //! - `ratio`: those two. The bare client sends each message by itself, without headers and expectations; an order is an
 //!   event that is expected, may share a batch (`batched_share` did), and is shown before it is answered;
+//! - `flatness`: how many orders a second came towards the end (the ninth tenth) for each that came at the beginning (the second);
 //! - `attempts_per_s`: the rush, ten buyers for each ticket, until everybody has an answer;
 //! - `purchases_per_s`: what was won is paid for, from `POST /api/payments` until the order says `complete`;
 //! - `expired_per_s`: orders that are due in the same second, until each has expired, is cancelled, and its ticket is free;
 //! - `replay_events_per_s` beside `raw_ordered_read_per_s`: svc-orders' own projection from nothing, and reading alone;
-//! - `rss_mb` of the services without the nats-server, `oversold` and `lost` (answered with 2xx, and not in the log) in the end.
+//! - `rss_mb` of the services without the nats-server, `oversold` and all `audit_findings` (by `ticketing audit`), and `lost`
+//!   (answered with 2xx, and not in the log) in the end: were there any, the bench would fail.
 //!
 //! Between them everything is left to come to rest: what one sets off is not to be the next one's load.
 //! Pictures of the orders and the rush are in `target/onsale-*.svg`; the last line is the same as JSON.
@@ -33,7 +35,6 @@ mod support;
 mod whole;
 
 use std::{
-    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -139,6 +140,7 @@ async fn sale(market: &Market, options: &Options, named: &str) -> anyhow::Result
     figures.add("raw_p99_ms", (before.percentile(0.99) + after.percentile(0.99)) / 2.0);
     figures.add("orders_per_s", orders.per_second());
     figures.add("ratio", orders.per_second() / raw);
+    figures.add("flatness", orders.per_second_between(0.8, 0.9) / orders.per_second_between(0.1, 0.2));
     figures.add("p50_ms", orders.percentile(0.5));
     figures.add("p99_ms", orders.percentile(0.99));
     figures.add("batched_share", batched / options.orders as f64);
@@ -171,9 +173,11 @@ async fn sale(market: &Market, options: &Options, named: &str) -> anyhow::Result
     figures.add("raw_ordered_read_per_s", read);
     figures.add("rss_mb", market.resident_mb());
 
-    let (oversold, lost) = market.check(placed.iter().chain(&won)).await?;
-    figures.add("oversold", oversold as f64);
+    let (audit, lost) = market.judge(placed.iter().chain(&won)).await?;
+    figures.add("oversold", audit.oversold() as f64);
+    figures.add("audit_findings", audit.findings() as f64);
     figures.add("lost", lost as f64);
+    anyhow::ensure!(audit.findings() == 0 && lost == 0, "{audit:?}, {lost} lost");
     Ok(figures.0)
 }
 
@@ -291,26 +295,4 @@ impl Figures {
         println!("  {name:<28}{value:>12.2}");
         self.0.insert(name.into(), ((value * 100.0).round() / 100.0).into());
     }
-}
-
-/// How often each ticket was sold at once, and which of the orders the log does not have.
-pub(crate) fn judge<'a>(
-    events: &[support::Stored],
-    promised: impl Iterator<Item = &'a Order>,
-) -> (usize, usize) {
-    let (mut holds, mut oversold, mut known) = (HashMap::<&str, &str>::new(), 0, HashSet::new());
-    for event in events {
-        let id = event.payload["id"].as_str().unwrap_or_default();
-        match event.event_type.as_str() {
-            "order:created" => {
-                known.insert(id);
-                oversold += usize::from(holds.insert(&event.subject, id).is_some());
-            }
-            "order:cancelled" => {
-                holds.remove(event.subject.as_str());
-            }
-            _ => {}
-        }
-    }
-    (oversold, promised.filter(|order| !known.contains(order.id.as_str())).count())
 }

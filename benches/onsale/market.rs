@@ -1,11 +1,13 @@
 //! The system that the crowd meets, in one process or in five.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap, HashSet},
     fs,
+    process::Command,
     time::{Duration, Instant, SystemTime},
 };
 
+use anyhow::Context;
 use contract::{
     Cents, OrderEvent, OrderId, TicketId, Timestamp, UserId,
     event::{OrderCreated, OrderStatus, OrderedTicket},
@@ -14,11 +16,12 @@ use contract::{
 use eventstore::{Auth, Cause, Connection, Log, Settings};
 use futures::{StreamExt, stream};
 use hyper::Method;
+use serde_json::Value;
 use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::{
-    Order, PATIENCE, judge,
+    Order, PATIENCE,
     load::Caller,
     support::{self, JWT_KEY, Layout, Service, System, within},
     whole::Whole,
@@ -159,13 +162,43 @@ impl Market {
         Ok(started.elapsed())
     }
 
-    /// How many tickets were sold twice, and how many orders were promised and are not in the log.
-    pub(crate) async fn check<'a>(
+    /// What the audit finds, and how many orders were promised and are not in the log.
+    pub(crate) async fn judge<'a>(
         &self,
         promised: impl Iterator<Item = &'a Order>,
-    ) -> anyhow::Result<(usize, usize)> {
+    ) -> anyhow::Result<(Audit, usize)> {
         let jetstream = async_nats::jetstream::new(async_nats::connect(self.nats_url()).await?);
-        Ok(judge(&support::read(&jetstream, ORDERS.name).await, promised))
+        let events = support::read(&jetstream, ORDERS.name).await;
+        let known: HashSet<_> = events.iter().filter_map(|event| event.payload["id"].as_str()).collect();
+        let lost = promised.filter(|order| !known.contains(order.id.as_str())).count();
+        Ok((Audit::of(self.nats_url())?, lost))
+    }
+}
+
+/// How many findings of each code `ticketing audit` has.
+#[derive(Debug)]
+pub(crate) struct Audit(BTreeMap<String, usize>);
+
+impl Audit {
+    fn of(nats_url: &str) -> anyhow::Result<Self> {
+        let mut audit = Command::new(env!("CARGO_BIN_EXE_ticketing"));
+        let told = audit.args(["audit", "--json"]).env("NATS_URL", nats_url).output()?;
+        let report: Value = serde_json::from_slice(&told.stdout).with_context(|| format!("{told:?}"))?;
+        let mut findings = BTreeMap::new();
+        for finding in report["findings"].as_array().context("findings")? {
+            *findings.entry(support::text(&finding["code"])).or_default() += 1;
+        }
+        Ok(Self(findings))
+    }
+
+    /// How often two orders held or had bought one ticket.
+    pub(crate) fn oversold(&self) -> usize {
+        self.0.get("double-sale").copied().unwrap_or_default()
+    }
+
+    /// Everything that it finds.
+    pub(crate) fn findings(&self) -> usize {
+        self.0.values().sum()
     }
 }
 

@@ -31,6 +31,7 @@ fn config(nats: &NatsServer, dir: &Path) -> Config {
             replicas: 1,
             database: dir.join("auth"),
             cache_bytes: 8 << 20,
+            snapshots: None,
             dead_letters: DEAD_LETTERS.into(),
             dead_letters_prefix: DEAD_LETTERS_PREFIX.into(),
         },

@@ -1,6 +1,7 @@
 //! The sled database under the projections: disposable, so whatever is wrong with it is answered by starting empty.
 
 use std::{
+    fs::{self, File},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -14,10 +15,14 @@ const RELEASE: Duration = Duration::from_secs(2);
 /// what a hard stop loses comes back from the log.
 const SYNC_EVERY: u64 = 10_000;
 
+/// The file, among sled's, that says of a database that it was closed and not cut off.
+const CLOSED: &str = "closed";
+
 /// A service's projections on disk. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Database {
     db: sled::Db,
+    path: PathBuf,
 }
 
 /// The directory cannot be used at all: it is not that its content is damaged.
@@ -32,14 +37,15 @@ impl Database {
     /// Opens the database in directory `path`, with at most `cache_bytes` of it in memory.
     ///
     /// One that is damaged is moved aside, to `<path>.damaged`, and an empty one takes its place: every row comes
-    /// back from the log. To know, every row is read once, which also checks its checksum.
+    /// back from the log. To know, every row is read once, which also checks its checksum; but not after
+    /// [`Database::close`], so that a long history does not make every start a long one.
     ///
     /// # Errors
     /// When an empty database cannot be made there either, or another process goes on having it open.
     pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, DatabaseError> {
         let failed = |reason: String| DatabaseError { path: path.into(), reason };
         if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(|error| failed(error.to_string()))?;
+            fs::create_dir_all(parent).map_err(|error| failed(error.to_string()))?;
         }
         let mut opened = open_checked(path, cache_bytes);
         let patience = Instant::now() + RELEASE;
@@ -48,7 +54,7 @@ impl Database {
             opened = open_checked(path, cache_bytes);
         }
         match opened {
-            Ok(db) => Ok(Self { db }),
+            Ok(db) => Ok(Self { db, path: path.into() }),
             Err(OpenFailure::InUse(reason)) => Err(failed(reason)),
             Err(OpenFailure::Damaged(reason)) => {
                 let aside = path.with_extension("damaged");
@@ -56,7 +62,7 @@ impl Database {
                 metrics::counter!("eventstore_projections_damaged_total").increment(1);
                 set_aside(path, &aside).map_err(|error| failed(error.to_string()))?;
                 match open_checked(path, cache_bytes) {
-                    Ok(db) => Ok(Self { db }),
+                    Ok(db) => Ok(Self { db, path: path.into() }),
                     Err(OpenFailure::InUse(reason) | OpenFailure::Damaged(reason)) => Err(failed(reason)),
                 }
             }
@@ -67,11 +73,31 @@ impl Database {
         self.db.open_tree(name)
     }
 
-    /// Writes everything to disk: saves the next start some replaying.
-    pub async fn flush(&self) {
-        if let Err(error) = self.db.flush_async().await {
-            tracing::warn!(%error, "projections were not flushed and will be replayed in part");
+    /// Writes everything to disk, and that it did: the last thing before the end. It saves the next start some
+    /// replaying, and looking for damage.
+    pub async fn close(&self) {
+        match self.db.flush_async().await {
+            Ok(_) => {
+                if let Err(error) = mark_closed(&self.path) {
+                    tracing::warn!(%error, "the next start will look at every row of the projections");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "projections were not flushed and will be replayed in part"),
         }
+    }
+}
+
+fn mark_closed(path: &Path) -> io::Result<()> {
+    File::create(path.join(CLOSED))?.sync_all()
+}
+
+/// Whether it was closed, which is forgotten with this: it is open from now on.
+fn was_closed(path: &Path) -> io::Result<bool> {
+    match fs::remove_file(path.join(CLOSED)) {
+        // Synced: were it found again after a hard stop, damage would not be looked for.
+        Ok(()) => File::open(path)?.sync_all().map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -85,6 +111,10 @@ fn open_checked(path: &Path, cache_bytes: u64) -> Result<sled::Db, OpenFailure> 
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let config = sled::Config::new().path(path).cache_capacity(cache_bytes);
         let db = config.flush_every_ms(Some(SYNC_EVERY)).open()?;
+        // Asked of an open one: whoever else had it open would still have to close it.
+        if was_closed(path)? {
+            return Ok(db);
+        }
         for name in db.tree_names() {
             for row in &db.open_tree(name)? {
                 row?;
@@ -106,11 +136,11 @@ fn is_locked(error: &io::Error) -> bool {
 }
 
 fn set_aside(path: &Path, aside: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(aside) {
+    match fs::remove_dir_all(aside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    std::fs::rename(path, aside)
+    fs::rename(path, aside)
 }
 
 #[cfg(test)]
@@ -128,6 +158,24 @@ mod tests {
         std::fs::write(path.join("db"), vec![0xa5; 100_000]).unwrap();
         let database = Database::open(&path, CACHE).unwrap();
         assert_eq!(database.tree("rows").unwrap().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_that_was_closed_is_not_looked_through_the_next_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("orders");
+        let database = Database::open(&path, CACHE).unwrap();
+        for key in 0..1_000_u32 {
+            database.tree("rows").unwrap().insert(key.to_be_bytes(), vec![7; 1_000]).unwrap();
+        }
+        database.close().await;
+        drop(database);
+        assert!(was_closed(&path).unwrap());
+        mark_closed(&path).unwrap();
+        let database = Database::open(&path, CACHE).unwrap();
+        assert_eq!(database.tree("rows").unwrap().len(), 1_000);
+        drop(database);
+        assert!(!was_closed(&path).unwrap(), "opened, and not closed since");
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! | `decider` | [`Decider`]: load, decide, append, and again after a conflict |
 //! | `view` | [`Projection`], and [`View`]: its task, who waits for it, its watchdog |
 //! | `rows` `database` | [`Table`], [`Rows`]: typed rows in sled, which may vanish at any time |
+//! | `snapshots` | projections in an object store, for replicas to come |
 //! | `reactor` `dead_letters` | [`react`]: others' events as commands of ours; what none could read |
 //!
 //! Absent on purpose: any business noun, HTTP, and a way to append without an expected sequence.
@@ -27,6 +28,7 @@ mod nats;
 mod publisher;
 mod reactor;
 mod rows;
+mod snapshots;
 mod store;
 mod turns;
 mod view;
@@ -40,5 +42,6 @@ pub use log::{AppendError, Appended, Log, OpenError, StreamConfig, StreamState, 
 pub use nats::{Auth, ConnectError, Connection, Settings};
 pub use reactor::{Reaction, ReactorConfig, react};
 pub use rows::{Head, Order, ReadError, Rows, Table};
+pub use snapshots::SnapshotConfig;
 pub use store::{Readiness, StartError, Store, StoreConfig};
 pub use view::{Condition, Projection, View};

@@ -464,3 +464,21 @@ pub(crate) fn shown(created: i128) -> String {
     OffsetDateTime::from_unix_timestamp_nanos(created)
         .map_or_else(|_| created.to_string(), |time| time.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nats::{Auth, Settings};
+
+    #[tokio::test]
+    async fn nobody_waits_for_ever_for_the_append_before() {
+        let nowhere =
+            Settings { url: "nats://127.0.0.1:1".into(), auth: Auth::None, ca: None, name: "bank".into() };
+        let log = Log::reader(&Connection::open(nowhere).await.unwrap(), "ACCOUNTS", "bank");
+        let _turn = log.0.turns.take("bank.accounts.1").unwrap();
+        let settled = tokio::time::timeout(2 * APPEND_DEADLINE, log.settled("bank.accounts.1")).await;
+        let refused = settled.expect("an answer in time").unwrap_err().to_string();
+        assert!(refused.contains("has no answer"), "{refused}");
+        assert_eq!(log.settled("bank.accounts.2").await.unwrap(), None, "nobody is on the way there");
+    }
+}

@@ -349,3 +349,36 @@ fn error_code(error: &jetstream::context::PublishError) -> Option<ErrorCode> {
     use std::error::Error;
     error.source()?.downcast_ref::<jetstream::Error>().map(jetstream::Error::error_code)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nats::{Auth, Settings};
+
+    #[tokio::test]
+    async fn who_gave_up_while_it_waited_is_not_sent() {
+        let nowhere =
+            Settings { url: "nats://127.0.0.1:1".into(), auth: Auth::None, ca: None, name: "bank".into() };
+        let publisher = Publisher::new(&Connection::open(nowhere).await.unwrap(), "ACCOUNTS");
+        publisher.takes_batches(true);
+        // Nobody takes care of those who wait, so that they can be looked at.
+        publisher.queue().is_served = true;
+        let message = |subject: &str| Message {
+            subject: subject.into(),
+            headers: HeaderMap::new(),
+            payload: bytes::Bytes::new(),
+            expected: 0,
+        };
+        let singles: Vec<_> = (0..SINGLES).map(|_| publisher.way(message("single"))).collect();
+        assert!(singles.iter().all(|way| matches!(way, Way::Alone(..))));
+        let first = publisher.way(message("first"));
+        drop(publisher.way(message("second")));
+        let second = publisher.way(message("second"));
+        assert!([&first, &second].iter().all(|way| matches!(way, Way::Together(_))));
+        let group = publisher.next_group().unwrap();
+        let subjects: Vec<_> = group.iter().map(|waiting| waiting.message.subject.as_str()).collect();
+        assert_eq!(subjects, ["first", "second"], "each once");
+        drop((first, second));
+        assert!(publisher.next_group().is_none());
+    }
+}

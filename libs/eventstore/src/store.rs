@@ -14,6 +14,7 @@ use crate::{
     log::{Log, OpenError, StreamConfig},
     nats::{ConnectError, Connection, Settings},
     rows::ReadError,
+    snapshots::{SnapshotConfig, Snapshots},
     view::{Condition, Projection, View},
 };
 
@@ -28,6 +29,8 @@ pub struct StoreConfig {
     pub database: PathBuf,
     /// How much of the projections is kept in memory, in bytes.
     pub cache_bytes: u64,
+    /// Where a new replica finds the projections, and leaves them for others; `None`: each replays the log.
+    pub snapshots: Option<SnapshotConfig>,
     /// The stream of dead letters.
     pub dead_letters: String,
     /// What the dead letters' subjects start with; the stream has `<prefix>.>`.
@@ -42,6 +45,7 @@ struct Inner {
     config: StoreConfig,
     connection: Connection,
     database: Database,
+    snapshots: Option<Arc<Snapshots>>,
     shutdown: CancellationToken,
     /// Ends the projections: later than `shutdown`, as what runs until the end still waits for them.
     closed: CancellationToken,
@@ -91,20 +95,27 @@ impl Store {
     /// When the settings cannot work or the database directory cannot be used. A server that does not answer is not
     /// an error: [`Store::readiness`] tells.
     pub async fn open(config: StoreConfig, shutdown: CancellationToken) -> Result<Self, StartError> {
-        // It reads every row, which may take a while.
+        let connection = Connection::open(config.nats.clone()).await?;
+        let snapshots = config.snapshots.clone().map(|snapshots| {
+            let StoreConfig { nats, replicas, database, cache_bytes, .. } = &config;
+            Arc::new(Snapshots::new(snapshots, &connection, &nats.name, *replicas, database, *cache_bytes))
+        });
+        if let Some(snapshots) = &snapshots {
+            let _: Option<()> = shutdown.run_until_cancelled(snapshots.start_from_newest()).await;
+        }
+        // It may read every row, which may take a while.
         let (path, cache_bytes) = (config.database.clone(), config.cache_bytes);
         let opened = tokio::task::spawn_blocking(move || Database::open(&path, cache_bytes));
         let database = opened.await.map_err(std::io::Error::other)??;
-        let connection = Connection::open(config.nats.clone()).await?;
-        Ok(Self(Arc::new(Inner {
-            config,
-            connection,
-            database,
-            shutdown,
-            closed: CancellationToken::new(),
-            projecting: TaskTracker::new(),
-            conditions: Mutex::default(),
-        })))
+        let (closed, projecting) = (CancellationToken::new(), TaskTracker::new());
+        if let Some(snapshots) = snapshots.clone() {
+            let closed = closed.clone();
+            projecting.spawn(async move { snapshots.keep(closed).await });
+        }
+        let conditions = Mutex::default();
+        let inner =
+            Inner { config, connection, database, snapshots, shutdown, closed, projecting, conditions };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// Creates the stream that we own, and that of the dead letters, as soon as the server answers.
@@ -153,6 +164,9 @@ impl Store {
         let Inner { database, closed, projecting, .. } = &*self.0;
         let dead_letters = self.dead_letters();
         let view = View::<P>::start(database, self.log(stream), dead_letters, projecting, closed.clone())?;
+        if let Some(snapshots) = &self.0.snapshots {
+            snapshots.include::<P>(database, self.log(stream))?;
+        }
         let condition = view.clone();
         let mut conditions = self.0.conditions.lock().unwrap_or_else(PoisonError::into_inner);
         conditions.push((P::NAME, Box::new(move || condition.condition())));
@@ -200,7 +214,7 @@ impl Store {
         self.0.projecting.close();
         self.0.projecting.wait().await;
         self.0.connection.flush().await;
-        self.0.database.flush().await;
+        self.0.database.close().await;
     }
 
     fn source(&self) -> &str {

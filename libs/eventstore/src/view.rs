@@ -77,7 +77,8 @@ impl<P: Projection> fmt::Debug for View<P> {
 
 struct Inner<P: Projection> {
     log: Log,
-    dead_letters: DeadLetters,
+    /// Who is told of what is no event. `None` for a copy: the one that is read tells of it, and measures itself.
+    dead_letters: Option<DeadLetters>,
     tasks: TaskTracker,
     closed: CancellationToken,
     tree: Tree,
@@ -185,6 +186,36 @@ impl<P: Projection> View<P> {
         database: &Database,
         log: Log,
         dead_letters: DeadLetters,
+        tasks: &TaskTracker,
+        closed: CancellationToken,
+    ) -> Result<Self, ReadError> {
+        Self::spawn(database, log, Some(dead_letters), tasks, closed)
+    }
+
+    /// Projects into a database that nobody reads, up to the end that the stream has by now, and lets go of it.
+    ///
+    /// # Errors
+    /// When the database cannot be used, or the log contradicts itself.
+    pub(crate) async fn replay(database: &Database, log: Log) -> Result<(), ReadError> {
+        let (tasks, closed) = (TaskTracker::new(), CancellationToken::new());
+        let guard = closed.clone().drop_guard();
+        let view = Self::spawn(database, log, None, &tasks, closed)?;
+        let mut condition = view.0.condition.subscribe();
+        let reached = |condition: &Condition| !matches!(condition, Condition::CatchingUp { .. });
+        let end = condition.wait_for(reached).await.map(|condition| condition.clone());
+        drop(guard);
+        tasks.close();
+        tasks.wait().await;
+        match end {
+            Ok(Condition::Broken(reason)) => Err(ReadError::new(reason)),
+            _ => Ok(()),
+        }
+    }
+
+    fn spawn(
+        database: &Database,
+        log: Log,
+        dead_letters: Option<DeadLetters>,
         tasks: &TaskTracker,
         closed: CancellationToken,
     ) -> Result<Self, ReadError> {
@@ -369,8 +400,10 @@ impl<P: Projection> View<P> {
                 }
                 Stopped::Stalled => {
                     tracing::info!(projection = P::NAME, "a projection's consumer is made anew");
-                    metrics::counter!("eventstore_consumers_recreated_total", "projection" => P::NAME)
-                        .increment(1);
+                    if self.is_read() {
+                        metrics::counter!("eventstore_consumers_recreated_total", "projection" => P::NAME)
+                            .increment(1);
+                    }
                     Duration::ZERO
                 }
             };
@@ -427,8 +460,12 @@ impl<P: Projection> View<P> {
                     };
                     let lag = now.last_sequence.saturating_sub(checkpoint.sequence);
                     let behind = self.0.behind(lag).as_secs_f64();
-                    metrics::gauge!("eventstore_projection_lag_events", "projection" => P::NAME).set(lag as f64);
-                    metrics::gauge!("eventstore_projection_lag_seconds", "projection" => P::NAME).set(behind);
+                    if self.is_read() {
+                        let (events, seconds) =
+                            ("eventstore_projection_lag_events", "eventstore_projection_lag_seconds");
+                        metrics::gauge!(events, "projection" => P::NAME).set(lag as f64);
+                        metrics::gauge!(seconds, "projection" => P::NAME).set(behind);
+                    }
                     if now.created != state.created || now.last_sequence < checkpoint.sequence {
                         return Stopped::Stalled;
                     }
@@ -543,9 +580,10 @@ impl<P: Projection> View<P> {
 
     /// Copies what is no event to the dead letters, beside the projecting: that must not wait for an append.
     fn bury(&self, sequence: u64, message: jetstream::Message, reason: String) {
+        let Some(dead_letters) = self.0.dead_letters.clone() else { return };
         let view = self.clone();
         let burying = async move {
-            let Inner { log, dead_letters, .. } = &*view.0;
+            let log = &view.0.log;
             let reader = format!("{}-{}", log.source(), P::NAME);
             for delay in [1, 2, 4, 8, 16, 32] {
                 match dead_letters.bury(log.name(), &reader, sequence, &message, &reason).await {
@@ -568,8 +606,10 @@ impl<P: Projection> View<P> {
     }
 
     fn announce(&self, applied: Vec<Arc<Recorded<P::Event>>>) {
-        metrics::counter!("eventstore_projected_total", "projection" => P::NAME)
-            .increment(applied.len() as u64);
+        if self.is_read() {
+            metrics::counter!("eventstore_projected_total", "projection" => P::NAME)
+                .increment(applied.len() as u64);
+        }
         let mut watched = lock(&self.0.watched);
         if !watched.is_empty() {
             for recorded in &applied {
@@ -585,6 +625,11 @@ impl<P: Projection> View<P> {
                 let _ = self.0.changes.send(recorded);
             }
         }
+    }
+
+    /// Whether this is the one that queries and decisions read, and not a copy.
+    fn is_read(&self) -> bool {
+        self.0.dead_letters.is_some()
     }
 
     fn passed(&self, applied: u64, end: u64) {

@@ -7,11 +7,14 @@
 use std::path::PathBuf;
 
 use contract::stream::{DEAD_LETTERS, DEAD_LETTERS_PREFIX, Stream};
-use eventstore::{Auth, Settings, StoreConfig};
+use eventstore::{Auth, Settings, SnapshotConfig, StoreConfig};
 use web::{Env, env::Invalid};
 
 /// How much of its projections each service keeps in memory, in bytes.
 const CACHE_BYTES: u64 = 32 << 20;
+
+/// How many events come before another snapshot of the projections is made: some seconds of replaying.
+const SNAPSHOT_EVERY: u64 = 100_000;
 
 /// How the service that owns a stream reaches the log, and where its projections are.
 ///
@@ -29,9 +32,20 @@ pub fn store_config(env: &Env, owned: Stream) -> Result<StoreConfig, Invalid> {
         // Several services may share one DATA_DIR: `orders` is that of svc-orders.
         database: data_dir.join(owned.source.trim_start_matches("svc-")),
         cache_bytes: CACHE_BYTES,
+        snapshots: snapshots(env, owned)?,
         dead_letters: DEAD_LETTERS.into(),
         dead_letters_prefix: DEAD_LETTERS_PREFIX.into(),
     })
+}
+
+fn snapshots(env: &Env, owned: Stream) -> Result<Option<SnapshotConfig>, Invalid> {
+    let every = env.or("SNAPSHOT_EVERY_EVENTS", SNAPSHOT_EVERY, "a number of events, or 0 for none")?;
+    Ok((every > 0).then(|| SnapshotConfig { bucket: snapshot_bucket(owned), every }))
+}
+
+/// The object store's bucket where the service that owns a stream keeps its projections for replicas to come.
+pub fn snapshot_bucket(owned: Stream) -> String {
+    format!("snapshots-{}", owned.source)
 }
 
 /// How `name` reaches NATS at `url`, and proves who it is.

@@ -121,7 +121,7 @@ impl<const VERSION: u32> Bank<VERSION> {
         drop(self.closed);
         self.tasks.close();
         self.tasks.wait().await;
-        self.database.flush().await;
+        self.database.close().await;
     }
 
     pub(crate) async fn deposit(&self, account: u64, cents: u64) -> u64 {
