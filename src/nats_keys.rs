@@ -19,10 +19,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyUsagePurpose,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use time::{Duration, OffsetDateTime};
 
-use crate::{nats_users::users, say};
+use crate::{nats_users, say};
 
 /// The server's own account: what happens in it is about the server, not the marketplace.
 const SYSTEM: &str = "system";
@@ -56,14 +56,10 @@ impl NatsKeys {
     /// When a file cannot be read or written, or holds no key; when something is no name of a host.
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let directory = &self.out;
-        let mut members = Vec::new();
-        for user in users() {
-            let key = user_key(directory, user.name)?;
-            members.push(json!({ "nkey": key.public_key(), "permissions": user.permissions }));
-        }
-        let system = user_key(directory, SYSTEM)?;
-        let accounts = accounts(&members, &system.public_key());
-        write(&directory.join(SERVER), "users.conf", &accounts)?;
+        let public_key = |user: &str| anyhow::Ok(user_key(directory, user)?.public_key());
+        let mut accounts = nats_users::accounts(public_key)?;
+        accounts.insert("SYSTEM".to_owned(), json!({ "users": [{ "nkey": public_key(SYSTEM)? }] }));
+        write(&directory.join(SERVER), "users.conf", &configuration(&accounts))?;
         if !self.tls.is_empty() {
             certify(directory, self.tls)?;
         }
@@ -81,7 +77,7 @@ impl NatsKeys {
 }
 
 fn everybody() -> Vec<&'static str> {
-    users().into_iter().map(|user| user.name).chain([SYSTEM]).collect()
+    nats_users::names().into_iter().chain([SYSTEM]).collect()
 }
 
 /// The key of a user, made if there is none.
@@ -178,12 +174,11 @@ fn make_private(directory: &Path) -> io::Result<()> {
 }
 
 /// In the server's language, which takes JSON for values.
-fn accounts(members: &[Value], system: &str) -> String {
-    let marketplace = json!({ "jetstream": "enabled", "users": members });
-    let own = json!({ "users": [{ "nkey": system }] });
+fn configuration(accounts: &Map<String, Value>) -> String {
+    let accounts = Value::from(accounts.clone());
     format!(
         "# Written by `ticketing nats-keys`: who may do what. No secret is in here.\n\
-         accounts: {{\n  TICKETING: {marketplace:#}\n  SYSTEM: {own:#}\n}}\nsystem_account: SYSTEM\n"
+         accounts: {accounts:#}\nsystem_account: SYSTEM\n"
     )
 }
 
@@ -195,18 +190,18 @@ fn summary(directory: &Path, has_tls: bool) -> String {
         let (certificate, key) = (at(SERVER, "server.pem"), at(SERVER, "server.key"));
         lines.push(line("nats-server", format!("--tls --tlscert={certificate} --tlskey={key}")));
     }
-    for user in users() {
-        let (key, authority) = (at(user.name, "nats.nk"), at(user.name, "ca.pem"));
-        let context = match user.name {
+    for user in nats_users::names() {
+        let (key, authority) = (at(user, "nats.nk"), at(user, "ca.pem"));
+        let context = match user {
             "operator" => "nats context add ticketing",
             "admin" => "nats context add ticketing-admin",
             _ => {
                 let authority = if has_tls { format!(" NATS_CA={authority}") } else { String::new() };
-                lines.push(line(user.name, format!("NATS_NKEY={key}{authority}")));
+                lines.push(line(user, format!("NATS_NKEY={key}{authority}")));
                 continue;
             }
         };
-        lines.push(line(user.name, person(context, &key, has_tls.then_some(&authority))));
+        lines.push(line(user, person(context, &key, has_tls.then_some(&authority))));
     }
     let authority = at(SYSTEM, "ca.pem");
     let system =
