@@ -229,6 +229,7 @@ impl Market {
     }
 
     async fn refund(&self, rng: &mut Rng, seller: usize, order: OrderId) {
+        self.notes.to_give_back(order);
         for _ in 0..TRIES {
             let path = format!("/api/payments/{order}/refund");
             let request = post(Service::Payments, "POST /api/payments/:orderId/refund", path, json!({}));

@@ -80,8 +80,14 @@ impl Log {
         let ahead = (told - stored).as_seconds_f64();
         self.clocks = (self.clocks.0.min(ahead), self.clocks.1.max(ahead));
 
-        let (kind, data): (_, Value) =
-            (header("ce-type")?.to_owned(), serde_json::from_slice(&message.payload)?);
+        self.add(header("ce-type")?, &serde_json::from_slice(&message.payload)?)
+    }
+
+    /// Adds an event.
+    ///
+    /// # Errors
+    /// When it lacks something.
+    pub(crate) fn add(&mut self, kind: &str, data: &Value) -> anyhow::Result<()> {
         let text = |name: &str| data[name].as_str().unwrap_or_default().to_owned();
         let (id, ticket) = (text("id"), data["ticket"]["id"].as_str().unwrap_or_default().to_owned());
         match kind.split_once(':') {
@@ -95,18 +101,19 @@ impl Log {
                 let before = self.holders.insert(ticket.clone(), id.clone());
                 let wrong = |other| format!("order {id} is for ticket {ticket}, which order {other} has");
                 self.wrong.extend(before.map(wrong));
-                let order = Order { ticket, buyer: text("userId"), cents, last: kind.clone() };
+                let order = Order { ticket, buyer: text("userId"), cents, last: kind.to_owned() };
                 self.orders.insert(id.clone(), order);
             }
             Some(("order", what)) => {
-                self.orders.get_mut(&id).with_context(|| format!("no order {id}"))?.last = kind.clone();
+                let order = self.orders.get_mut(&id).with_context(|| format!("no order {id}"))?;
+                order.last = kind.to_owned();
                 if what == "cancelled" {
                     self.holders.remove(&ticket);
                 }
             }
             _ => {}
         }
-        self.there.insert((kind, id));
+        self.there.insert((kind.to_owned(), id));
         Ok(())
     }
 

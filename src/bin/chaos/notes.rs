@@ -1,7 +1,7 @@
 //! What was answered, and what was promised by it: all that buyers and sellers could hold against us.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -48,6 +48,8 @@ impl Promise {
 #[derive(Clone, Default)]
 pub(crate) struct Notes {
     pub(crate) promises: Vec<Promise>,
+    /// Orders whose sellers wanted to give the money back.
+    pub(crate) given_back: HashSet<OrderId>,
     /// How often each route was answered how; 0 stands for no answer.
     pub(crate) answers: BTreeMap<(&'static str, u16), u64>,
     /// Answers that are wrong whatever has happened.
@@ -61,6 +63,10 @@ pub(crate) struct Notebook(Mutex<Notes>);
 impl Notebook {
     pub(crate) fn promised(&self, promise: Promise) {
         self.write().promises.push(promise);
+    }
+
+    pub(crate) fn to_give_back(&self, order: OrderId) {
+        self.write().given_back.insert(order);
     }
 
     pub(crate) fn answered(&self, route: &'static str, status: u16) {

@@ -36,8 +36,8 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_secs(1);
 /// How large the log's disk is: what the log of so long a run needs several times over, as nats-server takes three quarters of
 /// what is free at its start for all there is.
-const DISK_MEGABYTES: u64 = 128;
-const DISK_MEGABYTES_A_MINUTE: u64 = 48;
+const DISK_MEGABYTES: u64 = 64;
+const DISK_MEGABYTES_A_MINUTE: u64 = 16;
 
 /// How to hurt it.
 #[derive(Args)]
@@ -71,7 +71,7 @@ impl Run {
         }
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
         let lasts = Duration::from_secs(self.seconds.unwrap_or(self.minutes * 60));
-        let again = format!("chaos --seed {seed} --seconds {} --window {}", lasts.as_secs(), self.window);
+        let arguments = format!("--seed {seed} --seconds {} --window {}", lasts.as_secs(), self.window);
         let layout = Layout {
             seed,
             window: Duration::from_secs(self.window),
@@ -81,7 +81,7 @@ impl Run {
         };
         let directory = std::env::temp_dir().join(format!("ticketing-chaos-{}", std::process::id()));
         let shutdown = web::shutdown_signal();
-        tell(&format!("{again}; all of it is in {}", directory.display()));
+        tell(&format!("{arguments}; all of it is in {}", directory.display()));
 
         let cast = Arc::new(Cast::start(&layout, &directory).await?);
         tell("everybody is ready");
@@ -92,10 +92,11 @@ impl Run {
             cast.stop(!is_sound).await?;
         }
         let report =
-            outcome.with_context(|| format!("{again}; what is left is in {}", directory.display()))?;
+            outcome.with_context(|| format!("{arguments}; what is left is in {}", directory.display()))?;
         say(&report.text());
         if !is_sound {
-            say(&format!("again: {again}\nwhat is left: {}", directory.display()));
+            let left = directory.display();
+            say(&format!("again: cargo run --release --bin chaos -- {arguments}\nwhat is left: {left}"));
         }
         say(&format!("\n{}", serde_json::to_string(&report)?));
         Ok(ExitCode::from(u8::from(!is_sound)))
