@@ -224,6 +224,8 @@ fn variables(layout: &Layout, stripe: &str) -> HashMap<&'static str, String> {
         ("STRIPE_WEBHOOK_SECRET", WEBHOOK_SECRET.into()),
         ("RECONCILE_SECONDS", "15".into()),
         ("EXPIRATION_WINDOW_SECONDS", layout.window.as_secs().to_string()),
+        // Often enough that whoever lost its projections finds some.
+        ("SNAPSHOT_EVERY_EVENTS", "300".into()),
         ("SIGNUPS_PER_MINUTE", "0".into()),
         ("SIGNIN_FAILURES_PER_MINUTE", "0".into()),
         ("SCRYPT_LOG_N", "14".into()),
