@@ -73,6 +73,21 @@ impl Database {
         self.db.open_tree(name)
     }
 
+    /// Writes the same rows into an empty database at `path`: sled keeps room for what was there before, several times
+    /// what there is.
+    pub(crate) fn copy_rows(&self, path: &Path, cache_bytes: u64) -> Result<Self, DatabaseError> {
+        let failed = |error: sled::Error| DatabaseError { path: path.into(), reason: error.to_string() };
+        let copy = Self::open(path, cache_bytes)?;
+        for name in self.db.tree_names() {
+            let tree = copy.db.open_tree(&name).map_err(failed)?;
+            for row in &self.db.open_tree(&name).map_err(failed)? {
+                let (key, value) = row.map_err(failed)?;
+                tree.insert(key, value).map_err(failed)?;
+            }
+        }
+        Ok(copy)
+    }
+
     /// Writes everything to disk, and that it did: the last thing before the end. It saves the next start some
     /// replaying, and looking for damage.
     pub async fn close(&self) {

@@ -2,8 +2,8 @@
 //! after.
 //!
 //! An object is the directory of a closed database, packed. A replica makes one on the side: it takes the one before,
-//! replays what has come since into that copy, and puts it in the place of the other. What is being read goes on as if
-//! nothing were.
+//! replays what has come since, copies the rows into an empty database, which is several times smaller, and puts that in
+//! the place of the other. What is being read goes on as if nothing were.
 //!
 //! It is a shortcut and nothing else. Each projection checks what it finds against its stream as it does after every
 //! start; whoever gets no snapshot, or one that does not fit, replays the log.
@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    database::Database,
+    database::{Database, DatabaseError},
     log::Log,
     nats::Connection,
     rows::{Checkpoint, ReadError, Tree},
@@ -110,6 +110,12 @@ impl SnapshotError {
 impl From<io::Error> for SnapshotError {
     fn from(error: io::Error) -> Self {
         Self::new("files", error)
+    }
+}
+
+impl From<DatabaseError> for SnapshotError {
+    fn from(error: DatabaseError) -> Self {
+        Self(error.to_string())
     }
 }
 
@@ -235,33 +241,34 @@ impl Snapshots {
 
     /// Makes one and puts it in the place of the one before. Answers what is in it, and its size in bytes.
     async fn make(&self) -> Result<(Contents, u64), SnapshotError> {
-        let (copy, packed) = (self.beside("snapshot"), self.beside("packed"));
-        for leftover in [&copy, &packed] {
+        let [grown, slim, packed] = ["grown", "slim", "packed"].map(|what| self.beside(what));
+        for leftover in [&grown, &slim, &packed] {
             remove(leftover)?;
         }
-        if let Err(error) = self.fetch(&copy).await {
+        if let Err(error) = self.fetch(&grown).await {
             tracing::debug!(%error, "a snapshot is made from the beginning");
-            remove(&copy)?;
+            remove(&grown)?;
         }
-        let (path, cache_bytes) = (copy.clone(), self.cache_bytes);
-        let database = blocking(move || Database::open(&path, cache_bytes)).await?;
-        let database = database.map_err(|error| SnapshotError(error.to_string()))?;
+        let (path, cache_bytes) = (grown.clone(), self.cache_bytes);
+        let database = blocking(move || Database::open(&path, cache_bytes)).await??;
         let mut contents = Contents::new();
         for Member { name, log, replay, .. } in self.members() {
             replay(database.clone(), log.clone()).await?;
             let checkpoint = Tree(database.tree(name).map_err(ReadError::from)?).checkpoint()?;
             contents.insert(name.into(), Progress { stream: log.name().into(), checkpoint });
         }
-        database.close().await;
-        let (from, to) = (copy.clone(), packed.clone());
+        let path = slim.clone();
+        let copy = blocking(move || database.copy_rows(&path, cache_bytes)).await??;
+        copy.close().await;
+        let (from, to) = (slim.clone(), packed.clone());
         blocking(move || {
             // The last one who has it: sled lets go of its files.
-            drop(database);
+            drop(copy);
             pack(&from, &to)
         })
         .await??;
         let bytes = self.put(&packed, &contents).await?;
-        for done in [&copy, &packed] {
+        for done in [&grown, &slim, &packed] {
             remove(done)?;
         }
         Ok((contents, bytes))

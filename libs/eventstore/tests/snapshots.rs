@@ -227,7 +227,7 @@ async fn what_an_interrupted_start_left_is_in_nobodys_way() {
     let (server, connection, log, balances) = with_a_snapshot::<0>(80).await;
     let first = newest(&connection).await.unwrap();
     let directory = tempfile::tempdir().unwrap();
-    for name in ["bank.fetched", "bank.unpacked", "bank.snapshot", "bank.packed"] {
+    for name in ["bank.fetched", "bank.unpacked", "bank.grown", "bank.slim", "bank.packed"] {
         let left = directory.path().join(name);
         std::fs::create_dir(&left).unwrap();
         std::fs::write(left.join("db"), b"half of it").unwrap();
