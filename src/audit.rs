@@ -2,12 +2,12 @@
 //!
 //! | room | what is there |
 //! |---|---|
-//! | [`record`] | an event, as far as the rules look at it |
-//! | [`book`] | one stream, message by message: whole, numbered, its ids in order |
-//! | [`users`] [`tickets`] [`orders`] [`payments`] [`expirations`] | what may follow what on each stream |
-//! | [`verdict`] | what the streams say of each other |
-//! | [`ledger`] | what Stripe says |
-//! | [`finding`] [`report`] | what is wrong, and how it is told |
+//! | `record` | an event, as far as the rules look at it |
+//! | `book` | one stream, message by message: whole, numbered, its ids in order |
+//! | `users` `tickets` `orders` `payments` `expirations` | what may follow what on each stream |
+//! | `verdict` | what the streams say of each other |
+//! | `ledger` | what Stripe says |
+//! | `finding` `report` | what is wrong, and how it is told |
 //!
 //! The rules are stated once more here, as tables, apart from the services' own. Nothing but this module does IO.
 
@@ -66,7 +66,7 @@ const DRAWN: Duration = Duration::from_millis(100);
 #[command(
     after_help = "Ends with 0 when nothing is wrong, with 1 when something is, and with 2 when it cannot be told."
 )]
-pub(crate) struct Audit {
+pub struct Audit {
     #[command(flatten)]
     at: At,
     /// How long, in seconds, what has to follow from an event may take before it counts as missing
@@ -86,7 +86,7 @@ impl Audit {
     ///
     /// # Errors
     /// When something cannot be read.
-    pub(crate) async fn run(self, env: &Env) -> anyhow::Result<ExitCode> {
+    pub async fn run(self, env: &Env) -> anyhow::Result<ExitCode> {
         let started = Instant::now();
         let settings = self.at.settings(env, "ticketing-audit")?;
         // Before the streams: what Stripe has done by now, the log knows soon.

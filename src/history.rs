@@ -37,7 +37,7 @@ const SKEW: Duration = Duration::from_secs(3600);
 
 /// Whose history, and until when.
 #[derive(Args)]
-pub(crate) struct History {
+pub struct History {
     /// What it is
     #[arg(value_enum)]
     kind: Kind,
@@ -106,7 +106,7 @@ impl History {
     ///
     /// # Errors
     /// When it cannot be read, or there is nothing to tell.
-    pub(crate) async fn run(self, env: &Env) -> anyhow::Result<ExitCode> {
+    pub async fn run(self, env: &Env) -> anyhow::Result<ExitCode> {
         let Self { kind, id, at, nats, json } = self;
         let connection = streams::connect(&nats.settings(env, "ticketing-history")?).await?;
         let as_of = match at {

@@ -4,34 +4,28 @@
 //! |---|---|
 //! | `main` | the command line |
 //! | [`all_in_one`] | constructs and spawns: the five services behind one socket, and the stand-ins around them |
-//! | [`audit`] | every stream read, and every promise proved or disproved |
-//! | [`history`] | what happened to a ticket, an order or a user |
 //! | [`nats_keys`] [`nats_users`] | a key for each who talks to NATS, and what each may do there |
 //! | [`own_nats`] | the nats-server of this process, started again when it dies |
 //! | [`settings`] | what the environment says, and what is computed where it says nothing |
 //! | [`secrets`] | keys that nobody set: made once, kept |
 //! | [`stand_alone`] | a stand-in by itself |
-//! | [`streams`] | the streams, read by whoever may only look |
 //! | [`variables`] | every variable that is read anywhere, for `--help` |
+//!
+//! What only asks the log, the audit and the history, is in `lib.rs`.
 
 mod all_in_one;
-mod audit;
-mod history;
 mod nats_keys;
 mod nats_users;
 mod own_nats;
 mod secrets;
 mod settings;
 mod stand_alone;
-mod streams;
 mod variables;
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use ticketing::{audit, history, say};
 use web::Env;
 
 /// The whole ticket marketplace in one process: five services, their log, and a sandbox for what is outside.
@@ -104,11 +98,4 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::History(history) => return history.run(&env).await,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Tells whoever started this: on stdout, apart from the log. In one write, so that who reads up to a line finds
-/// the rest there too.
-fn say(text: &str) {
-    // Not `println!`: it panics when nobody reads any more, and that is no reason to stop.
-    let _ = io::stdout().write_all(format!("{text}\n").as_bytes());
 }

@@ -33,7 +33,7 @@ pub(crate) struct Log {
     pub(crate) holders: HashMap<String, String>,
     /// Tickets that were sold twice.
     pub(crate) wrong: Vec<String>,
-    /// How far the clocks of writers were behind the server's and ahead of it, in seconds.
+    /// How far the times that events bear are behind the server's and ahead of it, in seconds.
     pub(crate) clocks: (f64, f64),
 }
 

@@ -29,14 +29,11 @@ mod run;
 mod schedule;
 mod service;
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-    sync::LazyLock,
-    time::Instant,
-};
+use std::{process::ExitCode, sync::LazyLock, time::Instant};
 
 use clap::{Parser, Subcommand};
+use ticketing::{audit::Audit, say};
+use web::Env;
 
 use crate::{run::Run, service::Service};
 
@@ -63,6 +60,9 @@ enum Command {
         /// Which
         service: Service,
     },
+    /// The audit, as chaos itself starts it: of the same build, whatever else was built
+    #[command(hide = true)]
+    Audit(Audit),
 }
 
 /// What a run ends with that came to no verdict: 1 is one.
@@ -80,6 +80,7 @@ async fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Some(Command::Service { service }) => service.run().await.map(|()| ExitCode::SUCCESS),
+        Some(Command::Audit(audit)) => audit.run(&Env::process()).await,
         None => cli.run.run().await,
     };
     done.unwrap_or_else(|error| {
@@ -92,9 +93,4 @@ async fn main() -> ExitCode {
 /// Tells on stdout what happens, and when.
 fn tell(text: &str) {
     say(&format!("{:7.1} s  {text}", STARTED.elapsed().as_secs_f64()));
-}
-
-/// Tells on stdout. Not by `println!`: it panics when nobody reads any more, and that is no reason to stop.
-fn say(text: &str) {
-    let _ = io::stdout().write_all(format!("{text}\n").as_bytes());
 }

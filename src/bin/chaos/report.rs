@@ -30,7 +30,7 @@ pub(crate) struct Report {
     /// How orders ended.
     pub(crate) orders: BTreeMap<String, u64>,
     pub(crate) money: Money,
-    /// How far the clocks of writers were behind and ahead, in seconds.
+    /// How far the times that events bear are behind the server's and ahead of it, in seconds: clocks, and waiting.
     pub(crate) clocks: (f64, f64),
     /// How many answers of replicas were compared with each other.
     pub(crate) compared: usize,
@@ -72,7 +72,7 @@ impl Report {
             let _ = writeln!(text, "  {end:<32} {count:>8}");
         }
         let (behind, ahead) = self.clocks;
-        let _ = writeln!(text, "  clocks from {behind:.1} s to {ahead:+.1} s");
+        let _ = writeln!(text, "  times from {behind:+.1} s to {ahead:+.1} s off the server's");
         let Money { intents, captured, refunded } = self.money;
         let _ = writeln!(text, "\nstripe: {intents} intents, {captured} cents taken, {refunded} given back");
         let _ = writeln!(text, "replicas: {} answers compared", self.compared);

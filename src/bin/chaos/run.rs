@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
     process::{ExitCode, Stdio},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
@@ -65,7 +64,6 @@ impl Run {
     /// # Errors
     /// When it comes to no verdict.
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
-        let audit = audit_program()?;
         if !self.apart {
             disk::start_apart("--apart");
         }
@@ -85,7 +83,7 @@ impl Run {
 
         let cast = Arc::new(Cast::start(&layout, &directory).await?);
         tell("everybody is ready");
-        let outcome = Self::hurt_and_judge(&cast, &layout, lasts, &audit, &shutdown).await;
+        let outcome = Self::hurt_and_judge(&cast, &layout, lasts, &shutdown).await;
         let is_sound = outcome.as_ref().is_ok_and(|report| report.sound);
         // Everybody else who had it has ended by now.
         if let Some(cast) = Arc::into_inner(cast) {
@@ -106,7 +104,6 @@ impl Run {
         cast: &Arc<Cast>,
         layout: &Layout,
         lasts: Duration,
-        audit: &Path,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Report> {
         let (market, closing) = (Market::new(cast.clone()), CancellationToken::new());
@@ -132,7 +129,7 @@ impl Run {
 
         let mended = Instant::now();
         cast.ready().await?;
-        let (log, mut findings) = settle(cast, audit).await?;
+        let (log, mut findings) = settle(cast).await?;
         let settled_seconds = mended.elapsed().as_secs_f64();
         tell("nothing is left to be done");
 
@@ -189,13 +186,13 @@ async fn tell_progress(market: &Market) {
 
 /// Waits until every order has ended and the audit finds nothing, with no grace. Returns the log, and what the audit still
 /// finds when time is up.
-async fn settle(cast: &Cast, audit: &Path) -> anyhow::Result<(Log, Vec<String>)> {
+async fn settle(cast: &Cast) -> anyhow::Result<(Log, Vec<String>)> {
     let deadline = Instant::now() + SETTLED_WITHIN;
     loop {
         let log = Log::read(&cast.nats_url).await?;
         let is_over = Instant::now() > deadline;
         if log.alive().is_empty() || is_over {
-            let mut findings = audited(cast, audit).await?;
+            let mut findings = audited(cast).await?;
             if findings.is_empty() || is_over {
                 findings.extend(log.alive().iter().map(|order| format!("order {order} has not ended")));
                 return Ok((log, findings));
@@ -206,15 +203,15 @@ async fn settle(cast: &Cast, audit: &Path) -> anyhow::Result<(Log, Vec<String>)>
 }
 
 /// What the audit finds.
-async fn audited(cast: &Cast, audit: &Path) -> anyhow::Result<Vec<String>> {
-    let mut command = Command::new(audit);
+async fn audited(cast: &Cast) -> anyhow::Result<Vec<String>> {
+    let mut command = Command::new(std::env::current_exe()?);
     let command = command
         .args(["audit", "--json", "--grace", "0", "--nats", &cast.nats_url])
         .args(["--stripe-ledger", cast.stripe.url()])
         .env_clear()
         .stdin(Stdio::null())
         .kill_on_drop(true);
-    let output = command.output().await.with_context(|| format!("{} cannot be started", audit.display()))?;
+    let output = command.output().await.context("the audit cannot be started")?;
     let report: Value = serde_json::from_slice(&output.stdout)
         .with_context(|| format!("the audit says: {}", String::from_utf8_lossy(&output.stderr)))?;
     let findings = report["findings"].as_array().context("an audit has findings")?;
@@ -229,15 +226,4 @@ async fn audited(cast: &Cast, audit: &Path) -> anyhow::Result<Vec<String>> {
         format!("audit: {}", words.join(" "))
     };
     Ok(findings.iter().map(told).collect())
-}
-
-/// The audit is the marketplace's own: of the same build, so beside this one.
-fn audit_program() -> anyhow::Result<PathBuf> {
-    let program = std::env::current_exe()?.with_file_name("ticketing");
-    ensure!(
-        program.exists(),
-        "{} is missing, whose audit judges in the end: `cargo build --bins` makes it, with --release where chaos has it",
-        program.display()
-    );
-    Ok(program)
 }
