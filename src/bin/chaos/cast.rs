@@ -77,8 +77,9 @@ impl Cast {
     /// When something does not start.
     pub(crate) async fn start(layout: &Layout, directory: &Path) -> anyhow::Result<Self> {
         let store_dir = directory.join("nats");
-        std::fs::create_dir_all(&store_dir)
-            .with_context(|| format!("{} cannot be made", store_dir.display()))?;
+        // Not what an earlier run has left.
+        let made = std::fs::create_dir(directory).and_then(|()| std::fs::create_dir(&store_dir));
+        made.with_context(|| format!("{} cannot be made", store_dir.display()))?;
         let mut skipped = BTreeMap::new();
         let mut or_skip = |kind, error: anyhow::Error| drop(skipped.insert(kind, format!("{error:#}")));
         let disk = match layout.disk_megabytes {
