@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 /// Each stream, who makes it, its subjects, and one of them that nobody publishes to.
-const STREAMS: [(&str, &str, &str, &str); 7] = [
+const STREAMS: [(&str, &str, &str, &str); 12] = [
     ("USERS", "svc-auth", "ticketing.users.*", "ticketing.users.forged"),
     ("TICKETS", "svc-tickets", "ticketing.tickets.*", "ticketing.tickets.forged"),
     ("ORDERS", "svc-orders", "ticketing.orders.*", "ticketing.orders.forged"),
@@ -27,6 +27,31 @@ const STREAMS: [(&str, &str, &str, &str); 7] = [
     ("EXPIRATIONS", "svc-expiration", "ticketing.expirations.*", "ticketing.expirations.forged"),
     ("DEADLETTERS", "svc-auth", "ticketing.deadletters.>", "ticketing.deadletters.forged.X.1"),
     ("KV_user-keys", "svc-auth", "$KV.user-keys.>", "$KV.user-keys.forged"),
+    ("OBJ_snapshots-svc-auth", "svc-auth", "$O.snapshots-svc-auth.>", "$O.snapshots-svc-auth.M.forged"),
+    (
+        "OBJ_snapshots-svc-tickets",
+        "svc-tickets",
+        "$O.snapshots-svc-tickets.>",
+        "$O.snapshots-svc-tickets.M.forged",
+    ),
+    (
+        "OBJ_snapshots-svc-orders",
+        "svc-orders",
+        "$O.snapshots-svc-orders.>",
+        "$O.snapshots-svc-orders.M.forged",
+    ),
+    (
+        "OBJ_snapshots-svc-payments",
+        "svc-payments",
+        "$O.snapshots-svc-payments.>",
+        "$O.snapshots-svc-payments.M.forged",
+    ),
+    (
+        "OBJ_snapshots-svc-expiration",
+        "svc-expiration",
+        "$O.snapshots-svc-expiration.>",
+        "$O.snapshots-svc-expiration.M.forged",
+    ),
 ];
 
 /// Every durable, and a stream that it is on.
@@ -148,7 +173,8 @@ enum Homes {
     Shared,
 }
 
-/// A server with every stream and durable, all made by those who own them, with an event in each stream.
+/// A server with every stream and durable, all made by those who own them, and a message in each stream but that of
+/// dead letters.
 struct Market {
     server: NatsServer,
     accounts: Value,
@@ -170,8 +196,9 @@ impl Market {
             NatsOptions { store_dir: directory.path().join("store"), port: None, users: Some(users.clone()) };
         let market = Self { server: NatsServer::start(options).await.unwrap(), accounts, users, directory };
         for (stream, owner, subjects, _) in STREAMS {
-            let config =
-                json!({ "name": stream, "subjects": [subjects], "storage": "file", "deny_delete": true });
+            let config = json!({
+                "name": stream, "subjects": [subjects], "storage": "file", "deny_delete": true, "allow_direct": true,
+            });
             let made = market
                 .member(owner)
                 .await
@@ -189,8 +216,8 @@ impl Market {
                 .await;
             assert!(made["error"].is_null(), "{made}");
         }
-        for (stream, owner, subjects, _) in &STREAMS[..5] {
-            let first = market.member(owner).await.asks(&subjects.replace('*', "own"), "{}").await;
+        for (stream, owner, subjects, _) in STREAMS.iter().filter(|(stream, ..)| *stream != "DEADLETTERS") {
+            let first = market.member(owner).await.asks(&subjects.replace(['*', '>'], "own"), "{}").await;
             assert_eq!(first["seq"], 1, "{stream}: {first}");
         }
         market

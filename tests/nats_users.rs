@@ -81,7 +81,11 @@ async fn each_service_does_all_its_work_as_its_own_user_and_over_tls() {
         system.kill(service, 0).await;
         std::fs::remove_dir_all(system.data_dir(service, 0)).unwrap();
         system.restart(service, 0).await;
-        assert!(system.log(service, 0).contains("projections start from a snapshot"), "{name}");
+        assert!(
+            system.log(service, 0).contains("projections start from a snapshot"),
+            "{name}: {}",
+            system.log(service, 0)
+        );
     }
     let after = Purchase::reserved(&system).await;
     assert_eq!(after.pays(&system, VISA).await.0, StatusCode::CREATED);
@@ -505,8 +509,10 @@ impl Member {
             }
             async {}
         });
-        let inbox = format!("_INBOX.{name}");
-        let client = options.custom_inbox_prefix(inbox).connect(system.nats.url()).await.unwrap();
+        let options = options.custom_inbox_prefix(format!("_INBOX.{name}"));
+        // Believed where the server insists on TLS.
+        let options = options.add_root_certificates(system.nats_authority());
+        let client = options.connect(system.nats.url()).await.unwrap();
         Self { name: name.to_owned(), client, refused }
     }
 

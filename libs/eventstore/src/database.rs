@@ -5,8 +5,14 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
+
+use tokio_util::sync::CancellationToken;
 
 /// How long one who is just ending may still hold the database.
 const RELEASE: Duration = Duration::from_secs(2);
@@ -23,6 +29,8 @@ const CLOSED: &str = "closed";
 pub struct Database {
     db: sled::Db,
     path: PathBuf,
+    /// Whether something in it was found to be wrong.
+    doubted: Arc<AtomicBool>,
 }
 
 /// The directory cannot be used at all: it is not that its content is damaged.
@@ -54,7 +62,7 @@ impl Database {
             opened = open_checked(path, cache_bytes);
         }
         match opened {
-            Ok(db) => Ok(Self { db, path: path.into() }),
+            Ok(db) => Ok(Self::opened(db, path)),
             Err(OpenFailure::InUse(reason)) => Err(failed(reason)),
             Err(OpenFailure::Damaged(reason)) => {
                 let aside = path.with_extension("damaged");
@@ -62,11 +70,20 @@ impl Database {
                 metrics::counter!("eventstore_projections_damaged_total").increment(1);
                 set_aside(path, &aside).map_err(|error| failed(error.to_string()))?;
                 match open_checked(path, cache_bytes) {
-                    Ok(db) => Ok(Self { db, path: path.into() }),
+                    Ok(db) => Ok(Self::opened(db, path)),
                     Err(OpenFailure::InUse(reason) | OpenFailure::Damaged(reason)) => Err(failed(reason)),
                 }
             }
         }
+    }
+
+    fn opened(db: sled::Db, path: &Path) -> Self {
+        Self { db, path: path.into(), doubted: Arc::default() }
+    }
+
+    /// Has the next start look at every row, however this one ends.
+    pub(crate) fn doubt(&self) {
+        self.doubted.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn tree(&self, name: &str) -> sled::Result<sled::Tree> {
@@ -74,24 +91,40 @@ impl Database {
     }
 
     /// Writes the same rows into an empty database at `path`: sled keeps room for what was there before, several times
-    /// what there is.
-    pub(crate) fn copy_rows(&self, path: &Path, cache_bytes: u64) -> Result<Self, DatabaseError> {
-        let failed = |error: sled::Error| DatabaseError { path: path.into(), reason: error.to_string() };
+    /// what there is. Every row of the copy has been read again when it is answered.
+    ///
+    /// # Errors
+    /// When either cannot be used, or at `stop`.
+    pub(crate) fn copy_rows(
+        &self,
+        path: &Path,
+        cache_bytes: u64,
+        stop: &CancellationToken,
+    ) -> Result<Self, DatabaseError> {
+        let failed =
+            |reason: &dyn std::fmt::Display| DatabaseError { path: path.into(), reason: reason.to_string() };
         let copy = Self::open(path, cache_bytes)?;
         for name in self.db.tree_names() {
-            let tree = copy.db.open_tree(&name).map_err(failed)?;
-            for row in &self.db.open_tree(&name).map_err(failed)? {
-                let (key, value) = row.map_err(failed)?;
-                tree.insert(key, value).map_err(failed)?;
+            let tree = copy.db.open_tree(&name).map_err(|error| failed(&error))?;
+            for row in &self.db.open_tree(&name).map_err(|error| failed(&error))? {
+                let (key, value) = row.map_err(|error| failed(&error))?;
+                tree.insert(key, value).map_err(|error| failed(&error))?;
+                if stop.is_cancelled() {
+                    return Err(failed(&"it is not needed any more"));
+                }
             }
         }
-        Ok(copy)
+        copy.db.flush().map_err(|error| failed(&error))?;
+        drop(copy);
+        Self::open(path, cache_bytes)
     }
 
     /// Writes everything to disk, and that it did: the last thing before the end. It saves the next start some
     /// replaying, and looking for damage.
     pub async fn close(&self) {
         match self.db.flush_async().await {
+            // The next start is to look, and to heal what it finds.
+            Ok(_) if self.doubted.load(Ordering::Relaxed) => {}
             Ok(_) => {
                 if let Err(error) = mark_closed(&self.path) {
                     tracing::warn!(%error, "the next start will look at every row of the projections");
@@ -175,22 +208,72 @@ mod tests {
         assert_eq!(database.tree("rows").unwrap().len(), 0);
     }
 
-    #[tokio::test]
-    async fn one_that_was_closed_is_not_looked_through_the_next_time() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("orders");
-        let database = Database::open(&path, CACHE).unwrap();
+    /// A database with rows, closed, one of which is damaged after that.
+    async fn damaged(path: &Path, doubted: bool) {
+        let database = Database::open(path, CACHE).unwrap();
         for key in 0..1_000_u32 {
             database.tree("rows").unwrap().insert(key.to_be_bytes(), vec![7; 1_000]).unwrap();
         }
         database.close().await;
         drop(database);
-        assert!(was_closed(&path).unwrap());
-        mark_closed(&path).unwrap();
-        let database = Database::open(&path, CACHE).unwrap();
-        assert_eq!(database.tree("rows").unwrap().len(), 1_000);
+        // By now sled knows where each row is; before, it would take the damage for its end.
+        let database = Database::open(path, CACHE).unwrap();
+        if doubted {
+            database.doubt();
+        }
+        database.close().await;
         drop(database);
-        assert!(!was_closed(&path).unwrap(), "opened, and not closed since");
+        let mut bytes = fs::read(path.join("db")).unwrap();
+        let rows: Vec<_> =
+            (0..bytes.len() - 800).filter(|at| bytes[*at..at + 800].iter().all(|byte| *byte == 7)).collect();
+        // Not at either end, where sled looks as it opens.
+        rows[rows.len() / 4..rows.len() * 3 / 4].iter().for_each(|at| bytes[at + 400] = 9);
+        fs::write(path.join("db"), bytes).unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_that_was_closed_is_not_looked_through_and_one_that_was_cut_off_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, aside) = (directory.path().join("orders"), directory.path().join("orders.damaged"));
+        damaged(&path, false).await;
+        drop(Database::open(&path, CACHE).unwrap());
+        assert!(!aside.exists(), "it was closed");
+        // Not closed this time.
+        let database = Database::open(&path, CACHE).unwrap();
+        assert!(aside.exists(), "every row was read");
+        assert_eq!(database.tree("rows").unwrap().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_that_is_doubted_is_looked_through_however_it_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("orders");
+        damaged(&path, true).await;
+        drop(Database::open(&path, CACHE).unwrap());
+        assert!(directory.path().join("orders.damaged").exists());
+    }
+
+    #[tokio::test]
+    async fn a_copy_has_the_same_rows_and_less_besides() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, slim) = (directory.path().join("orders"), directory.path().join("slim"));
+        let database = Database::open(&path, CACHE).unwrap();
+        for round in 0..20_u8 {
+            for key in 0..1_000_u32 {
+                database.tree("rows").unwrap().insert(key.to_be_bytes(), vec![round; 1_000]).unwrap();
+            }
+        }
+        let copy = database.copy_rows(&slim, CACHE, &CancellationToken::new()).unwrap();
+        let rows: Vec<_> = copy.tree("rows").unwrap().iter().map(Result::unwrap).collect();
+        assert_eq!(rows.len(), 1_000);
+        assert!(rows.iter().all(|(_, value)| value.as_ref() == [19; 1_000]));
+        database.db.flush().unwrap();
+        let [slim, grown] = [&copy, &database].map(|database| database.db.size_on_disk().unwrap());
+        assert!(slim < grown, "{slim} of {grown}");
+
+        let stop = CancellationToken::new();
+        stop.cancel();
+        assert!(database.copy_rows(&directory.path().join("stopped"), CACHE, &stop).is_err());
     }
 
     #[test]

@@ -201,7 +201,7 @@ pub(crate) fn decode<E: DeserializeOwned>(
     if header(message, "ce-subject") != Some(message.subject.as_str()) {
         return Err(DecodeError::Header("ce-subject"));
     }
-    let id = uuid_header(message, "ce-id").ok_or(DecodeError::Header("ce-id"))?;
+    let id = self::id(message).ok_or(DecodeError::Header("ce-id"))?;
     let tag = match header(message, "ce-schemaversion") {
         None | Some("1") => serde_json::to_string(event_type)?,
         Some(version) => serde_json::to_string(&format!("{event_type}/{version}"))?,
@@ -231,6 +231,11 @@ pub(crate) fn decode<E: DeserializeOwned>(
 /// The id of a stored message, by which an append recognises its own.
 pub(crate) fn stored_id(message: &jetstream::message::StreamMessage) -> Option<Uuid> {
     Uuid::parse_str(message.headers.get("ce-id")?.as_str()).ok()
+}
+
+/// The id of a message, if it has one.
+pub(crate) fn id(message: &async_nats::Message) -> Option<Uuid> {
+    uuid_header(message, "ce-id")
 }
 
 fn header<'a>(message: &'a async_nats::Message, name: &str) -> Option<&'a str> {

@@ -412,6 +412,17 @@ impl Log {
         }
     }
 
+    /// Whether the message at `sequence` has the id `event`, as far as anybody can tell: not when it had none, nor when
+    /// a person has deleted it.
+    pub(crate) async fn holds(&self, sequence: u64, event: Option<Uuid>) -> Result<bool, Unavailable> {
+        let Some(event) = event else { return Ok(true) };
+        match self.stream_handle().await?.get_raw_message(sequence).await {
+            Ok(message) => Ok(event::stored_id(&message) == Some(event)),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(true),
+            Err(error) => Err(self.unavailable("reading back from", &error)),
+        }
+    }
+
     pub(crate) async fn stream_handle(&self) -> Result<stream::Stream<()>, Unavailable> {
         if !self.0.connection.is_up() {
             return Err(self.unavailable("opening stream", &"not connected"));

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, fmt, marker::PhantomData, ops::Bound};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use uuid::Uuid;
 
 /// A named set of rows with values of one type. Rows are ordered by the bytes of their keys.
 pub struct Table<V> {
@@ -58,6 +59,9 @@ pub(crate) struct Checkpoint {
     pub(crate) stream: i128,
     /// Which shape the rows have.
     pub(crate) projection_version: u32,
+    /// The id of what stands at that sequence, if it has one: a log that has lost its end may have grown past it since.
+    #[serde(default)]
+    pub(crate) event: Option<Uuid>,
 }
 
 const CHECKPOINT: &[u8] = b"c";

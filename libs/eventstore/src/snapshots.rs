@@ -14,7 +14,7 @@ use std::{
     fs::{self, File},
     io::{self, BufReader, BufWriter, Write},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -23,9 +23,10 @@ use async_nats::jetstream::{
     object_store::{self, InfoErrorKind, ObjectInfo, ObjectMetadata, ObjectStore},
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE};
-use futures::{StreamExt, future::BoxFuture};
+use futures::{StreamExt, TryStreamExt, future::BoxFuture};
 use lz4_flex::frame::{FrameDecoder, FrameEncoder};
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -47,12 +48,17 @@ const FORMAT_KEY: &str = "format";
 
 /// How long a new replica waits for a server before it starts without a snapshot.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may take to start from one, and how often it is tried: another may take its place meanwhile.
+const FETCH_PATIENCE: Duration = Duration::from_secs(60);
+const FETCH_TRIES: usize = 2;
 /// How long the next piece of an object may take.
 const PIECE_PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is looked whether a new snapshot is due.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long a replica rests after it has made one, or failed to.
 const REST: Duration = Duration::from_secs(600);
+/// After how long pieces that belong to no object are nobody's any more: their maker has lost, or is gone.
+const ABANDONED: Duration = Duration::from_secs(600);
 
 /// Where snapshots of a service's projections are, and when there is to be another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,8 +87,8 @@ struct Member {
     name: &'static str,
     version: u32,
     log: Log,
-    /// Its rows that are read.
-    live: Tree,
+    /// How far the rows are that are read; `None` before they have caught up.
+    reached: Arc<dyn Fn() -> Result<Option<Checkpoint>, ReadError> + Send + Sync>,
     replay: fn(Database, Log) -> BoxFuture<'static, Result<(), ReadError>>,
 }
 
@@ -94,6 +100,16 @@ type Contents = BTreeMap<String, Progress>;
 struct Progress {
     stream: String,
     checkpoint: Checkpoint,
+}
+
+impl Progress {
+    /// Whether it is farther than the other, or has rows of a later version: then the other does not take its place.
+    fn beats(&self, other: &Self) -> bool {
+        let [ours, theirs] = [self.checkpoint, other.checkpoint];
+        ours.projection_version > theirs.projection_version
+            || (ours.stream == theirs.stream
+                && (ours.projection_version, ours.sequence) > (theirs.projection_version, theirs.sequence))
+    }
 }
 
 /// There is no snapshot to be had, or none was made. The log has everything.
@@ -147,21 +163,25 @@ impl Snapshots {
     }
 
     /// From now on, snapshots have this projection too.
-    pub(crate) fn include<P: Projection>(&self, database: &Database, log: Log) -> Result<(), ReadError> {
+    pub(crate) fn include<P: Projection>(&self, view: &View<P>) {
+        let log = view.log().clone();
+        let view = view.clone();
         let member = Member {
             name: P::NAME,
             version: P::VERSION,
             log,
-            live: Tree(database.tree(P::NAME)?),
+            reached: Arc::new(move || view.reached()),
             replay: |database, log| Box::pin(async move { View::<P>::replay(&database, log).await }),
         };
         self.members.lock().unwrap_or_else(PoisonError::into_inner).push(member);
-        Ok(())
     }
 
     /// Puts the newest snapshot where the database is to be, if there is no database yet. Without a server, or a
     /// snapshot that fits, there is none afterwards either.
     pub(crate) async fn start_from_newest(&self) {
+        if let Err(error) = remove(&self.workshop()) {
+            tracing::warn!(%error, "what an interrupted snapshot has left stays");
+        }
         if self.database.exists() {
             return;
         }
@@ -170,20 +190,26 @@ impl Snapshots {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         if !self.connection.is_up() {
+            tracing::info!("nats is not connected yet: projections start without a snapshot");
             return;
         }
-        match self.fetch(&self.database).await {
-            Ok(Some(contents)) => {
-                let milliseconds = began.elapsed().as_millis() as u64;
-                tracing::info!(
-                    contents = shown(&contents),
-                    milliseconds,
-                    "projections start from a snapshot"
-                );
-                metrics::counter!("eventstore_snapshots_total", "outcome" => "used").increment(1);
+        for _ in 0..FETCH_TRIES {
+            let fetched = tokio::time::timeout(FETCH_PATIENCE, self.fetch(&self.database)).await;
+            let fetched = fetched.unwrap_or_else(|_| Err(SnapshotError("it takes too long".into())));
+            if let Err(error) = remove(&self.workshop()) {
+                tracing::warn!(%error, "what was fetched stays");
             }
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "projections start without a snapshot"),
+            match fetched {
+                Ok(Some(contents)) => {
+                    let milliseconds = began.elapsed().as_millis() as u64;
+                    let contents = shown(&contents);
+                    tracing::info!(contents, milliseconds, "projections start from a snapshot");
+                    metrics::counter!("eventstore_snapshots_total", "outcome" => "used").increment(1);
+                    return;
+                }
+                Ok(None) => return,
+                Err(error) => tracing::warn!(%error, "no snapshot to start from"),
+            }
         }
     }
 
@@ -194,24 +220,35 @@ impl Snapshots {
                 tokio::time::sleep(a_while()).await;
                 match self.is_due().await {
                     Ok(true) => {
-                        self.make_and_tell().await;
+                        self.make_and_tell(&closed).await;
                         tokio::time::sleep(REST).await;
                     }
                     Ok(false) => {}
-                    Err(error) => tracing::debug!(%error, "whether a snapshot is due is not known"),
+                    Err(error) => {
+                        tracing::warn!(%error, "whether a snapshot is due is not known");
+                        tokio::time::sleep(REST / 10).await;
+                    }
                 }
             }
         };
         let _: Option<()> = closed.run_until_cancelled(keeping).await;
     }
 
-    async fn make_and_tell(&self) {
+    async fn make_and_tell(&self, stop: &CancellationToken) {
         let began = Instant::now();
-        let made = self.make().await;
-        let outcome = if made.is_ok() { "made" } else { "failed" };
+        let made = self.make(stop).await;
+        if let Err(error) = remove(&self.workshop()) {
+            tracing::warn!(%error, "what a snapshot was made of stays");
+        }
+        let outcome = match &made {
+            Ok(Some(_)) => "made",
+            Ok(None) => "late",
+            Err(_) => "failed",
+        };
         metrics::counter!("eventstore_snapshots_total", "outcome" => outcome).increment(1);
         match made {
-            Ok((contents, bytes)) => tracing::info!(
+            Ok(None) => tracing::info!("another replica was faster with a snapshot"),
+            Ok(Some((contents, bytes))) => tracing::info!(
                 contents = shown(&contents),
                 bytes,
                 milliseconds = began.elapsed().as_millis() as u64,
@@ -221,13 +258,13 @@ impl Snapshots {
         }
     }
 
-    /// Whether enough has happened since the newest snapshot. Not, when that one has rows of a later version: then we
-    /// are the last of the old ones, and what we make would throw the new ones back.
+    /// Whether enough has happened since the newest snapshot, and all of it is applied. Not, when that one has rows of a
+    /// later version: then we are the last of the old ones, and what we make would throw the new ones back.
     async fn is_due(&self) -> Result<bool, SnapshotError> {
         let newest = self.newest().await?.map(|(_, contents)| contents).unwrap_or_default();
         let mut behind = 0;
         for member in self.members() {
-            let live = member.live.checkpoint()?;
+            let Some(live) = (member.reached)()? else { return Ok(false) };
             behind += match newest.get(member.name).map(|progress| progress.checkpoint) {
                 Some(found) if found.projection_version > member.version => return Ok(false),
                 Some(found) if (found.stream, found.projection_version) == (live.stream, member.version) => {
@@ -239,17 +276,55 @@ impl Snapshots {
         Ok(behind >= self.config.every.max(1))
     }
 
-    /// Makes one and puts it in the place of the one before. Answers what is in it, and its size in bytes.
-    async fn make(&self) -> Result<(Contents, u64), SnapshotError> {
-        let [grown, slim, packed] = ["grown", "slim", "packed"].map(|what| self.beside(what));
-        for leftover in [&grown, &slim, &packed] {
-            remove(leftover)?;
-        }
+    /// Makes one and puts it in the place of the one before. Answers what is in it, and its size in bytes; `None` when
+    /// there is a newer one by now.
+    async fn make(&self, stop: &CancellationToken) -> Result<Option<(Contents, u64)>, SnapshotError> {
+        remove(&self.workshop())?;
+        fs::create_dir_all(self.workshop())?;
+        let [grown, slim, packed] = ["grown", "slim", "packed"].map(|what| self.workshop().join(what));
         if let Err(error) = self.fetch(&grown).await {
-            tracing::debug!(%error, "a snapshot is made from the beginning");
-            remove(&grown)?;
+            tracing::info!(%error, "a snapshot is made from the beginning");
         }
-        let (path, cache_bytes) = (grown.clone(), self.cache_bytes);
+        let contents = match self.grow(&grown).await {
+            Ok(contents) => contents,
+            // What the one before has may be what is wrong.
+            Err(error) => {
+                tracing::info!(%error, "a snapshot is made once more, from the beginning");
+                remove(&grown)?;
+                self.grow(&grown).await?
+            }
+        };
+        let (path, cache_bytes, stop) = (slim.clone(), self.cache_bytes, stop.clone());
+        let copy = blocking(move || {
+            let grown = Database::open(&grown, cache_bytes)?;
+            grown.copy_rows(&path, cache_bytes, &stop)
+        });
+        let copy = copy.await??;
+        copy.close().await;
+        let to = packed.clone();
+        blocking(move || {
+            // The last one who has it: sled lets go of its files.
+            drop(copy);
+            pack(&slim, &to)
+        })
+        .await??;
+        let newest = self.newest().await?.map(|(_, contents)| contents).unwrap_or_default();
+        if contents
+            .iter()
+            .any(|(name, progress)| newest.get(name).is_some_and(|newest| newest.beats(progress)))
+        {
+            return Ok(None);
+        }
+        let object = self.put(&packed, &contents).await?;
+        if let Err(error) = self.remove_abandoned(&object).await {
+            tracing::warn!(%error, "pieces of no snapshot stay");
+        }
+        Ok(Some((contents, object.size as u64)))
+    }
+
+    /// Replays what is missing into the database in `directory`, and answers what is in it then.
+    async fn grow(&self, directory: &Path) -> Result<Contents, SnapshotError> {
+        let (path, cache_bytes) = (directory.to_owned(), self.cache_bytes);
         let database = blocking(move || Database::open(&path, cache_bytes)).await??;
         let mut contents = Contents::new();
         for Member { name, log, replay, .. } in self.members() {
@@ -257,21 +332,9 @@ impl Snapshots {
             let checkpoint = Tree(database.tree(name).map_err(ReadError::from)?).checkpoint()?;
             contents.insert(name.into(), Progress { stream: log.name().into(), checkpoint });
         }
-        let path = slim.clone();
-        let copy = blocking(move || database.copy_rows(&path, cache_bytes)).await??;
-        copy.close().await;
-        let (from, to) = (slim.clone(), packed.clone());
-        blocking(move || {
-            // The last one who has it: sled lets go of its files.
-            drop(copy);
-            pack(&from, &to)
-        })
-        .await??;
-        let bytes = self.put(&packed, &contents).await?;
-        for done in [&grown, &slim, &packed] {
-            remove(done)?;
-        }
-        Ok((contents, bytes))
+        // It may wait for the disk.
+        blocking(move || drop(database)).await?;
+        Ok(contents)
     }
 
     /// Unpacks the newest snapshot into `directory`, which does not exist yet; `None` when there is none, or none that
@@ -284,7 +347,8 @@ impl Snapshots {
             let fits = state.is_some_and(|state| {
                 state.created == checkpoint.stream && state.last_sequence >= checkpoint.sequence
             });
-            if !fits {
+            let held = log.holds(checkpoint.sequence, checkpoint.event).await;
+            if !fits || !held.map_err(|error| SnapshotError(error.to_string()))? {
                 tracing::info!(
                     projection,
                     stream,
@@ -293,23 +357,16 @@ impl Snapshots {
                 return Ok(None);
             }
         }
-        let (packed, unpacked) = (self.beside("fetched"), self.beside("unpacked"));
+        fs::create_dir_all(self.workshop())?;
+        let [packed, unpacked] = ["fetched", "unpacked"].map(|what| self.workshop().join(what));
         for leftover in [&packed, &unpacked] {
             remove(leftover)?;
         }
-        let fetched = self.download(&info, &packed).await;
-        let (from, to, directory) = (packed.clone(), unpacked.clone(), directory.to_owned());
-        let placed = match fetched {
-            // In one move: whoever is interrupted before has no database, and not half of one.
-            Ok(()) => blocking(move || unpack(&from, &to).and_then(|()| fs::rename(to, directory)))
-                .await?
-                .map_err(Into::into),
-            Err(error) => Err(error),
-        };
-        for leftover in [&packed, &unpacked] {
-            remove(leftover)?;
-        }
-        placed.map(|()| Some(contents))
+        self.download(&info, &packed).await?;
+        let directory = directory.to_owned();
+        // In one move: whoever is interrupted before has no database, and not half of one.
+        blocking(move || unpack(&packed, &unpacked).and_then(|()| fs::rename(unpacked, directory))).await??;
+        Ok(Some(contents))
     }
 
     /// The newest snapshot; `None` when there is none, or none that we could read.
@@ -321,7 +378,7 @@ impl Snapshots {
             Err(error) => return Err(SnapshotError::new("asking for the newest snapshot", error)),
         };
         let mut metadata = info.metadata.clone();
-        if metadata.remove(FORMAT_KEY).as_deref() != Some(FORMAT) {
+        if info.deleted || metadata.remove(FORMAT_KEY).as_deref() != Some(FORMAT) {
             return Ok(None);
         }
         let read = |(projection, progress): (String, String)| {
@@ -382,8 +439,8 @@ impl Snapshots {
         }
     }
 
-    /// Puts the file in the place of the snapshot before, and answers its size in bytes.
-    async fn put(&self, file: &Path, contents: &Contents) -> Result<u64, SnapshotError> {
+    /// Puts the file in the place of the snapshot before.
+    async fn put(&self, file: &Path, contents: &Contents) -> Result<ObjectInfo, SnapshotError> {
         let bucket = match self.bucket().await? {
             Some(bucket) => bucket,
             None => self.make_bucket().await?,
@@ -396,7 +453,26 @@ impl Snapshots {
         let object = ObjectMetadata { name: OBJECT.into(), metadata, ..Default::default() };
         let mut file = tokio::fs::File::open(file).await?;
         let put = bucket.put(object, &mut file).await;
-        Ok(put.map_err(|error| SnapshotError::new("writing a snapshot", error))?.size as u64)
+        put.map_err(|error| SnapshotError::new("writing a snapshot", error))
+    }
+
+    /// Removes the pieces of what was never finished, or has lost against another. What is being written is left alone.
+    async fn remove_abandoned(&self, newest: &ObjectInfo) -> Result<(), SnapshotError> {
+        let failed = |reason: &dyn fmt::Display| SnapshotError::new("clearing the bucket", reason);
+        let stream =
+            self.connection.jetstream().get_stream(self.stream()).await.map_err(|error| failed(&error))?;
+        let pieces = stream.info_with_subjects(format!("$O.{}.C.>", self.config.bucket)).await;
+        let mut pieces = pieces.map_err(|error| failed(&error))?;
+        while let Some((subject, _)) = pieces.try_next().await.map_err(|error| failed(&error))? {
+            if subject.ends_with(&newest.nuid) {
+                continue;
+            }
+            let last = stream.direct_get_last_for_subject(subject.as_str()).await;
+            if OffsetDateTime::now_utc() - last.map_err(|error| failed(&error))?.time > ABANDONED {
+                stream.purge().filter(subject).await.map_err(|error| failed(&error))?;
+            }
+        }
+        Ok(())
     }
 
     async fn make_bucket(&self) -> Result<ObjectStore, SnapshotError> {
@@ -414,9 +490,9 @@ impl Snapshots {
         self.members.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A path beside the database, for what is under way.
-    fn beside(&self, what: &str) -> PathBuf {
-        self.database.with_extension(what)
+    /// The directory for what is under way: beside the database, as what is fetched is moved there.
+    fn workshop(&self) -> PathBuf {
+        self.database.with_extension("snapshot")
     }
 }
 
@@ -439,8 +515,19 @@ fn pack(directory: &Path, file: &Path) -> io::Result<()> {
     archive.into_inner()?.finish()?.flush()
 }
 
+/// Files and directories alone: what else an archive can hold is none of ours.
 fn unpack(file: &Path, directory: &Path) -> io::Result<()> {
-    tar::Archive::new(FrameDecoder::new(BufReader::new(File::open(file)?))).unpack(directory)
+    let mut archive = tar::Archive::new(FrameDecoder::new(BufReader::new(File::open(file)?)));
+    fs::create_dir(directory)?;
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let kind = entry.header().entry_type();
+        entry.set_mask(0o077);
+        if !(kind.is_file() || kind.is_dir()) || !entry.unpack_in(directory)? {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{:?}", entry.path()?)));
+        }
+    }
+    Ok(())
 }
 
 /// Removes a file or a directory, if it is there.

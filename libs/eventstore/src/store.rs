@@ -165,7 +165,7 @@ impl Store {
         let dead_letters = self.dead_letters();
         let view = View::<P>::start(database, self.log(stream), dead_letters, projecting, closed.clone())?;
         if let Some(snapshots) = &self.0.snapshots {
-            snapshots.include::<P>(database, self.log(stream))?;
+            snapshots.include(&view);
         }
         let condition = view.clone();
         let mut conditions = self.0.conditions.lock().unwrap_or_else(PoisonError::into_inner);

@@ -25,7 +25,7 @@ use crate::{
     database::Database,
     dead_letters::DeadLetters,
     error::Error,
-    event::{self, Event, Recorded},
+    event::{self, DecodeError, Event, Recorded},
     log::{Log, StreamState, shown},
     rows::{Checkpoint, Head, Order, ReadError, Rows, Table, Tree},
 };
@@ -81,6 +81,7 @@ struct Inner<P: Projection> {
     dead_letters: Option<DeadLetters>,
     tasks: TaskTracker,
     closed: CancellationToken,
+    database: Database,
     tree: Tree,
     condition: watch::Sender<Condition>,
     waiters: Mutex<Waiters>,
@@ -195,7 +196,7 @@ impl<P: Projection> View<P> {
     /// Projects into a database that nobody reads, up to the end that the stream has by now, and lets go of it.
     ///
     /// # Errors
-    /// When the database cannot be used, or the log contradicts itself.
+    /// When the database cannot be used, the log contradicts itself, or it has an event that this version cannot read.
     pub(crate) async fn replay(database: &Database, log: Log) -> Result<(), ReadError> {
         let (tasks, closed) = (TaskTracker::new(), CancellationToken::new());
         let guard = closed.clone().drop_guard();
@@ -225,6 +226,7 @@ impl<P: Projection> View<P> {
             dead_letters,
             tasks: tasks.clone(),
             closed: closed.clone(),
+            database: database.clone(),
             tree,
             condition: watch::Sender::new(Condition::CatchingUp { applied: 0, end: None }),
             waiters: Mutex::default(),
@@ -238,6 +240,7 @@ impl<P: Projection> View<P> {
             // sled may panic where its files are damaged. Nothing is applied after that, so nobody is to rely on it.
             let running = AssertUnwindSafe(runner.run()).catch_unwind();
             if let Some(Err(_)) = closed.run_until_cancelled(running).await {
+                runner.0.database.doubt();
                 runner.0.condition.send_replace(Condition::Broken("it panicked".into()));
             }
         });
@@ -258,6 +261,15 @@ impl<P: Projection> View<P> {
     pub async fn caught_up(&self) {
         let mut condition = self.0.condition.subscribe();
         let _ = condition.wait_for(|condition| *condition == Condition::Live).await;
+    }
+
+    /// How far it is; `None` before it has caught up.
+    ///
+    /// # Errors
+    /// When the rows cannot be read.
+    pub(crate) fn reached(&self) -> Result<Option<Checkpoint>, ReadError> {
+        let checkpoint = self.0.tree.checkpoint()?;
+        Ok((self.condition() == Condition::Live).then_some(checkpoint))
     }
 
     /// The last applied sequence.
@@ -382,11 +394,15 @@ impl<P: Projection> View<P> {
             let stopped = self.follow().await;
             let delay = match stopped {
                 Stopped::Broken(reason) => {
-                    tracing::error!(projection = P::NAME, %reason, "a projection has stopped");
+                    self.0.database.doubt();
+                    if self.is_read() {
+                        tracing::error!(projection = P::NAME, %reason, "a projection has stopped");
+                    }
                     self.0.condition.send_replace(Condition::Broken(reason));
                     return;
                 }
                 Stopped::Damaged(error) => {
+                    self.0.database.doubt();
                     tracing::warn!(projection = P::NAME, %error, "a projection is damaged and is replayed");
                     if let Err(error) = self.wipe(Checkpoint::default(), None) {
                         self.0.condition.send_replace(Condition::Broken(error.to_string()));
@@ -418,9 +434,9 @@ impl<P: Projection> View<P> {
             Ok(None) => return Stopped::Waiting("there is no such stream yet".into()),
             Err(error) => return Stopped::Waiting(error.to_string()),
         };
-        let mut checkpoint = match self.resume(state) {
+        let mut checkpoint = match self.resume(state).await {
             Ok(checkpoint) => checkpoint,
-            Err(error) => return Stopped::Damaged(error),
+            Err(stopped) => return stopped,
         };
         self.passed(checkpoint.sequence, state.last_sequence);
         let mut messages = match self.consume(checkpoint.sequence + 1).await {
@@ -461,10 +477,10 @@ impl<P: Projection> View<P> {
                     let lag = now.last_sequence.saturating_sub(checkpoint.sequence);
                     let behind = self.0.behind(lag).as_secs_f64();
                     if self.is_read() {
-                        let (events, seconds) =
-                            ("eventstore_projection_lag_events", "eventstore_projection_lag_seconds");
-                        metrics::gauge!(events, "projection" => P::NAME).set(lag as f64);
-                        metrics::gauge!(seconds, "projection" => P::NAME).set(behind);
+                        metrics::gauge!("eventstore_projection_lag_events", "projection" => P::NAME)
+                            .set(lag as f64);
+                        metrics::gauge!("eventstore_projection_lag_seconds", "projection" => P::NAME)
+                            .set(behind);
                     }
                     if now.created != state.created || now.last_sequence < checkpoint.sequence {
                         return Stopped::Stalled;
@@ -483,9 +499,11 @@ impl<P: Projection> View<P> {
     }
 
     /// Where to go on from. Rows of another stream, of another shape, or ahead of a log that lost its end, are wiped.
-    fn resume(&self, state: StreamState) -> Result<Checkpoint, ReadError> {
-        let found = self.0.tree.checkpoint()?;
-        let beginning = Checkpoint { sequence: 0, stream: state.created, projection_version: P::VERSION };
+    async fn resume(&self, state: StreamState) -> Result<Checkpoint, Stopped> {
+        let found = self.0.tree.checkpoint().map_err(Stopped::Damaged)?;
+        let beginning =
+            Checkpoint { sequence: 0, stream: state.created, projection_version: P::VERSION, event: None };
+        let log = &self.0.log;
         let reason = if found.stream != state.created {
             format!("they are of a stream created {}", shown(found.stream))
         } else if found.projection_version != P::VERSION {
@@ -493,12 +511,18 @@ impl<P: Projection> View<P> {
         } else if found.sequence > state.last_sequence {
             format!("they are ahead: the stream ends at {}", state.last_sequence)
         } else {
-            return Ok(found);
+            match log.holds(found.sequence, found.event).await {
+                Ok(true) => return Ok(found),
+                Ok(false) => {
+                    format!("the stream has lost its end and has another event at {}", found.sequence)
+                }
+                Err(error) => return Err(Stopped::Waiting(error.to_string())),
+            }
         };
         if found != Checkpoint::default() {
             tracing::info!(projection = P::NAME, sequence = found.sequence, %reason, "wiping a projection's rows");
         }
-        self.wipe(beginning, Some(state.last_sequence))?;
+        self.wipe(beginning, Some(state.last_sequence)).map_err(Stopped::Damaged)?;
         Ok(beginning)
     }
 
@@ -540,6 +564,7 @@ impl<P: Projection> View<P> {
                 continue;
             }
             checkpoint.sequence = sequence;
+            checkpoint.event = event::id(&message);
             let subject = message.subject.clone();
             let mut head = rows.head::<P::State>(&subject);
             match event::decode::<P::Event>(sequence, &message) {
@@ -561,6 +586,13 @@ impl<P: Projection> View<P> {
                         applied.push(Arc::new(recorded));
                     }
                 },
+                // A later version may know it: who starts from this copy then would never meet it.
+                Err(error @ DecodeError::Payload(_)) if !self.is_read() => {
+                    return Err(Stopped::Broken(format!(
+                        "{} at sequence {sequence}: {error}",
+                        self.0.log.name()
+                    )));
+                }
                 // Not an event, yet it stands on the subject: the next append has to expect it.
                 Err(error) => {
                     self.bury(sequence, message, error.to_string());

@@ -12,6 +12,7 @@ use eventstore::{
     Auth, Cause, Connection, Log, Projection, Readiness, Settings, SnapshotConfig, Store, StoreConfig, View,
 };
 use sandbox::nats::NatsServer;
+use serde_json::json;
 use support::{Account, AccountEvent, server, stream, subject};
 use tokio_util::sync::CancellationToken;
 
@@ -47,7 +48,7 @@ struct Replica<const WHO: usize, const VERSION: u32 = 1> {
     store: Store,
     view: View<Counted<WHO, VERSION>>,
     shutdown: CancellationToken,
-    directory: tempfile::TempDir,
+    _directory: tempfile::TempDir,
 }
 
 impl<const WHO: usize, const VERSION: u32> Replica<WHO, VERSION> {
@@ -75,7 +76,7 @@ impl<const WHO: usize, const VERSION: u32> Replica<WHO, VERSION> {
         };
         tokio::time::timeout(PATIENCE, ready).await.expect("ready");
         view.catch_up(PATIENCE).await.unwrap();
-        Self { store, view, shutdown, directory }
+        Self { store, view, shutdown, _directory: directory }
     }
 
     /// How many events it has folded, the making of snapshots included.
@@ -208,10 +209,14 @@ async fn a_snapshot_that_does_not_fit_or_is_damaged_is_as_if_there_were_none() {
     bucket.put(other, &mut &[0xa5; 10][..]).await.unwrap();
     replayed("of another format").await;
 
+    bucket.delete("projections").await.unwrap();
+    replayed("deleted").await;
+
     // A piece is missing.
     bucket.put(metadata, &mut &[0xa5; 300_000][..]).await.unwrap();
     let pieces = connection.jetstream().get_stream(format!("OBJ_{BUCKET}")).await.unwrap();
     let first = pieces.get_first_raw_message_by_subject(format!("$O.{BUCKET}.C.*"), 1).await.unwrap();
+    #[expect(clippy::disallowed_methods, reason = "a piece of a snapshot is no event")]
     pieces.delete_message(first.sequence).await.unwrap();
     replayed("torn").await;
 
@@ -227,16 +232,30 @@ async fn what_an_interrupted_start_left_is_in_nobodys_way() {
     let (server, connection, log, balances) = with_a_snapshot::<0>(80).await;
     let first = newest(&connection).await.unwrap();
     let directory = tempfile::tempdir().unwrap();
-    for name in ["bank.fetched", "bank.unpacked", "bank.grown", "bank.slim", "bank.packed"] {
-        let left = directory.path().join(name);
-        std::fs::create_dir(&left).unwrap();
-        std::fs::write(left.join("db"), b"half of it").unwrap();
-    }
+    let workshop = directory.path().join("bank.snapshot");
+    std::fs::create_dir_all(workshop.join("unpacked")).unwrap();
+    std::fs::write(workshop.join("unpacked/db"), b"half of it").unwrap();
+    std::fs::write(workshop.join("fetched"), b"half of it").unwrap();
     let replica = Replica::<8>::start_in(directory, server.url(), 0).await;
     assert_eq!((replica.folded(), replica.balances()), (0, balances));
     deposit(&log, 2..3).await;
     another(&connection, Some(&first)).await;
-    let left: Vec<_> = std::fs::read_dir(replica.directory.path()).unwrap().collect();
-    assert_eq!(left.len(), 1, "the database alone: {left:?}");
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while workshop.exists() {
+        assert!(tokio::time::Instant::now() < deadline, "what it was made of is removed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    replica.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_snapshot_hides_an_event_that_only_a_later_version_can_read() {
+    let (server, connection, log) = server().await;
+    deposit(&log, 0..2).await;
+    let unknown = json!({ "type": "renamed", "data": { "name": "Ann" } });
+    log.append(&subject(99), &unknown, 0, 0, Cause::Command).await.unwrap();
+    let replica = Replica::<0>::start(server.url(), 1).await;
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    assert!(newest(&connection).await.is_none(), "it looked, and left it");
     replica.close().await;
 }
