@@ -300,6 +300,12 @@ impl Snapshots {
             grown.copy_rows(&path, cache_bytes, &stop)
         });
         let copy = copy.await??;
+        // One that was found to be damaged is empty by now.
+        for (name, progress) in &contents {
+            if Tree(copy.tree(name).map_err(ReadError::from)?).checkpoint()? != progress.checkpoint {
+                return Err(SnapshotError(format!("the copy of {name} is not what was copied")));
+            }
+        }
         copy.close().await;
         let to = packed.clone();
         blocking(move || {
@@ -344,11 +350,14 @@ impl Snapshots {
         for (projection, Progress { stream, checkpoint }) in &contents {
             let log = Log::reader(&self.connection, stream, &self.source);
             let state = log.state().await.map_err(|error| SnapshotError(error.to_string()))?;
-            let fits = state.is_some_and(|state| {
+            let mut fits = state.is_some_and(|state| {
                 state.created == checkpoint.stream && state.last_sequence >= checkpoint.sequence
             });
-            let held = log.holds(checkpoint.sequence, checkpoint.event).await;
-            if !fits || !held.map_err(|error| SnapshotError(error.to_string()))? {
+            if fits {
+                let held = log.holds(checkpoint.sequence, checkpoint.event).await;
+                fits = held.map_err(|error| SnapshotError(error.to_string()))?;
+            }
+            if !fits {
                 tracing::info!(
                     projection,
                     stream,
