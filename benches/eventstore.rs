@@ -41,7 +41,7 @@ const REPLAYS: usize = 3;
 const EVENTS: u64 = 100_000;
 const IN_FLIGHT: [usize; 4] = [1, 64, 256, 2_000];
 /// sled's cache, as the services set it.
-const CACHE: u64 = 32 << 20;
+const CACHE: u64 = 16 << 20;
 
 /// The C library's took a fifth of the time that an order takes.
 #[global_allocator]

@@ -61,7 +61,7 @@ pub(crate) async fn replay(url: &str) -> anyhow::Result<f64> {
     let log = Log::reader(&connection, ORDERS.name, "bench");
     let end = log.state().await?.context("there are orders")?.last_sequence;
     let directory = tempfile::tempdir()?;
-    let database = Database::open(&directory.path().join("bench"), 32 << 20)?;
+    let database = Database::open(&directory.path().join("bench"), 16 << 20)?;
     let (tasks, closed) = (TaskTracker::new(), CancellationToken::new());
     let dead_letters = DeadLetters::new(&connection, "DEADLETTERS", "deadletters", "bench");
     let started = Instant::now();

@@ -33,7 +33,7 @@ impl Projection for Orders {
     type State = ();
 
     const NAME: &'static str = "orders";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     fn evolve((): (), _: &OrderEvent) {}
 

@@ -6,7 +6,7 @@ use contract::{
     OrderId, TicketId, Timestamp, UserId,
     event::OrderedTicket,
     http::{Order, Sale},
-    stream::{order_subject, ticket_subject},
+    stream::order_subject,
 };
 use eventstore::{Cause, Decider, View};
 use uuid::Uuid;
@@ -129,12 +129,11 @@ pub(crate) async fn handle(app: &App, cause: Uuid, command: Command) -> Result<(
 
 /// A ticket may be ordered the moment it is listed, so "not found" waits for what svc-tickets has written by now.
 async fn known_ticket(app: &App, id: TicketId) -> Result<Ticket, Error> {
-    let subject = ticket_subject(id);
-    if let Some(ticket) = app.tickets.head(&subject)?.state {
+    if let Some(ticket) = projections::ticket(&app.tickets, id)? {
         return Ok(ticket);
     }
     app.tickets.catch_up(PATIENCE).await?;
-    app.tickets.head(&subject)?.state.ok_or(Error::NotFound)
+    projections::ticket(&app.tickets, id)?.ok_or(Error::NotFound)
 }
 
 /// Another replica may have taken the order a moment ago.

@@ -115,7 +115,7 @@ impl Projection for Orders {
     type State = ();
 
     const NAME: &'static str = "orders";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     fn evolve((): (), _: &OrderEvent) {}
 
@@ -149,7 +149,7 @@ impl Projection for Tickets {
     type State = ();
 
     const NAME: &'static str = "tickets";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     fn evolve((): (), _: &TicketEvent) {}
 

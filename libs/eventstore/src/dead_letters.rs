@@ -57,6 +57,7 @@ impl DeadLetters {
         headers.insert("dead-letter-reason", reason.replace(['\r', '\n'], " "));
         let encoded =
             Encoded { id, event_type: "dead-letter".into(), headers, payload: message.payload.clone() };
+        let encoded = Arc::new(encoded);
         match self.0.log.append_in_turn(&subject, &encoded, 0).await {
             Ok(_) => {
                 tracing::error!(stream, reader, sequence, reason, "a message is no event and was buried");

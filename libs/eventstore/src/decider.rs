@@ -10,7 +10,7 @@ use crate::{
     event::Cause,
     log::{AppendError, Appended, Log},
     rows::Head,
-    view::{Projection, View},
+    view::{Projection, View, keeps_heads},
 };
 
 /// How often a decision is taken again because another process was faster.
@@ -62,8 +62,10 @@ pub enum DecideError<R> {
 }
 
 impl<P: Projection> Decider<P> {
-    /// Decides on the subjects of the log that `view` follows.
+    /// Decides on the subjects of the log that `view` follows. What has no state cannot be decided on: it does not
+    /// compile.
     pub fn new(view: View<P>) -> Self {
+        const { assert!(keeps_heads::<P>(), "nothing is kept of the subjects of a projection without state") };
         Self { log: view.log().clone(), view }
     }
 

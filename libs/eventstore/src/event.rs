@@ -87,15 +87,24 @@ impl<E> Recorded<E> {
         serde_json::from_slice::<Traced>(&self.payload).ok().map(|traced| traced._trace)
     }
 
-    /// The event's data as the log holds it, without `version` and `_trace`.
-    pub fn data(&self) -> serde_json::Value {
-        let mut data = serde_json::from_slice(&self.payload).unwrap_or(serde_json::Value::Null);
-        if let Some(object) = data.as_object_mut() {
-            object.remove("version");
-            object.remove(TRACE_FIELD);
-        }
-        data
+    /// The payload as the log holds it: the event's data with `version` and `_trace`, as JSON. [`data`] takes it apart.
+    pub fn payload(&self) -> &str {
+        // It was read as JSON, so it is text.
+        std::str::from_utf8(&self.payload).unwrap_or_default()
     }
+}
+
+/// The event's data in a payload as the log holds it, without `version` and `_trace`.
+///
+/// # Errors
+/// When it is no JSON.
+pub fn data(payload: &str) -> Result<serde_json::Value, serde_json::Error> {
+    let mut data: serde_json::Value = serde_json::from_str(payload)?;
+    if let Some(object) = data.as_object_mut() {
+        object.remove("version");
+        object.remove(TRACE_FIELD);
+    }
+    Ok(data)
 }
 
 /// Why a message is no event of the expected stream.
@@ -121,6 +130,7 @@ pub enum EncodeError {
 }
 
 /// An event ready to be sent, with the id by which it is recognised.
+#[derive(Debug)]
 pub(crate) struct Encoded {
     pub(crate) id: Uuid,
     pub(crate) event_type: String,

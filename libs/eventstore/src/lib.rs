@@ -11,7 +11,7 @@
 //! | `turns` `publisher` | appends on their way: one a subject at a time; many together as one batch |
 //! | `decider` | [`Decider`]: load, decide, append, and again after a conflict |
 //! | `view` | [`Projection`], and [`View`]: its task, who waits for it, its watchdog |
-//! | `rows` `database` | [`Table`], [`Rows`]: typed rows in sled, which may vanish at any time |
+//! | `rows` `writes` `database` | [`Table`], [`Rows`]: typed rows in sled, which may vanish at any time |
 //! | `snapshots` | projections in an object store, for replicas to come |
 //! | `reactor` `dead_letters` | [`react`]: others' events as commands of ours; what none could read |
 //!
@@ -32,12 +32,13 @@ mod snapshots;
 mod store;
 mod turns;
 mod view;
+mod writes;
 
 pub use database::{Database, DatabaseError};
 pub use dead_letters::DeadLetters;
 pub use decider::{DecideError, Decided, Decider};
 pub use error::Error;
-pub use event::{Cause, DecodeError, EncodeError, Event, Recorded, TRACE_FIELD};
+pub use event::{Cause, DecodeError, EncodeError, Event, Recorded, TRACE_FIELD, data};
 pub use log::{AppendError, Appended, Log, OpenError, StreamConfig, StreamState, Unavailable};
 pub use nats::{Auth, ConnectError, Connection, Settings};
 pub use reactor::{Reaction, ReactorConfig, react};

@@ -251,6 +251,7 @@ impl Log {
         );
         // What reacts to the event continues from this very span.
         let encoded = span.in_scope(|| event::encode(&self.0.source, subject, event, version, cause))?;
+        let encoded = Arc::new(encoded);
         let started = Instant::now();
         let result = self.append_in_turn(subject, &encoded, expected).instrument(span.clone()).await;
         let outcome = match &result {
@@ -276,7 +277,7 @@ impl Log {
             .increment(1);
         metrics::histogram!("eventstore_append_seconds", "stream" => stream).record(started.elapsed());
         let Landed { sequence, .. } = result?;
-        Ok(Appended { sequence, id: encoded.id, event_type: encoded.event_type })
+        Ok(Appended { sequence, id: encoded.id, event_type: encoded.event_type.clone() })
     }
 
     /// Returns once no append of ours to `subject` is on its way, with where the one that was landed: a decision that
@@ -298,7 +299,7 @@ impl Log {
     pub(crate) async fn append_in_turn(
         &self,
         subject: &str,
-        encoded: &Encoded,
+        encoded: &Arc<Encoded>,
         expected: u64,
     ) -> Result<Landed, AppendError> {
         let deadline = Instant::now() + APPEND_DEADLINE;
@@ -327,7 +328,7 @@ impl Log {
     async fn append_encoded(
         &self,
         subject: &str,
-        encoded: &Encoded,
+        encoded: &Arc<Encoded>,
         expected: u64,
         deadline: Instant,
     ) -> Result<Landed, AppendError> {

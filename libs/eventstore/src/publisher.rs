@@ -2,7 +2,7 @@
 //!
 //! A server that syncs every write spends most of an append's time on the disk. A batch is one write however many events
 //! are in it, yet it costs as much as some fifty events by themselves: so it pays only under load, and nobody waits to
-//! make one larger. While one batch is on its way the next gathers.
+//! make one larger. While batches are on their way the next gathers.
 //!
 //! A batch does not weaken an append: each event keeps its own expected sequence, and the server takes all or none. Which
 //! one it refused it does not say; so what is refused together is sent again one by one, and each has its own answer.
@@ -20,7 +20,7 @@ use std::{
 };
 
 use async_nats::{
-    HeaderMap, Request,
+    Request,
     jetstream::{self, ErrorCode, context::PublishErrorKind, message::PublishMessage, response::Response},
 };
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -34,6 +34,8 @@ use crate::{event::Encoded, nats::Connection};
 const SINGLES: usize = 32;
 /// From how many on a batch is faster than each by itself.
 const WORTH_A_BATCH: usize = 48;
+/// How many groups are on their way at once: what one waits for, the disk, does not keep the server from the other.
+const LANES: usize = 2;
 /// How many a batch may have at most: the server's own default.
 const LARGEST: usize = 1_000;
 /// How long a batch may take before its outcome counts as unknown.
@@ -70,8 +72,8 @@ struct Queue {
     /// How many are on their way by themselves.
     singles: usize,
     waiting: Vec<Waiting>,
-    /// Whether somebody takes care of those who wait.
-    is_served: bool,
+    /// How many take care of those who wait.
+    lanes: usize,
 }
 
 /// An event that waits for the next batch.
@@ -89,11 +91,10 @@ enum Way<'a> {
 }
 
 /// An event on its way to its subject.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Message {
     subject: String,
-    headers: HeaderMap,
-    payload: bytes::Bytes,
+    event: Arc<Encoded>,
     expected: u64,
 }
 
@@ -113,13 +114,8 @@ impl Publisher {
     }
 
     /// Sends an event once. Whoever drops this does not take it back.
-    pub(crate) async fn publish(&self, subject: &str, encoded: &Encoded, expected: u64) -> Published {
-        let message = Message {
-            subject: subject.to_owned(),
-            headers: encoded.headers.clone(),
-            payload: encoded.payload.clone(),
-            expected,
-        };
+    pub(crate) async fn publish(&self, subject: &str, event: &Arc<Encoded>, expected: u64) -> Published {
+        let message = Message { subject: subject.to_owned(), event: Arc::clone(event), expected };
         match self.way(message) {
             Way::Alone(_single, message) => self.send(message).await,
             Way::Together(published) => {
@@ -137,7 +133,9 @@ impl Publisher {
         }
         let (published, receiver) = oneshot::channel();
         queue.waiting.push(Waiting { message, published });
-        if !std::mem::replace(&mut queue.is_served, true) {
+        // The second begins when there is enough for it.
+        if queue.lanes == 0 || (queue.lanes < LANES && queue.waiting.len() >= WORTH_A_BATCH) {
+            queue.lanes += 1;
             let publisher = self.clone();
             tokio::spawn(async move { publisher.serve().await });
         }
@@ -147,7 +145,7 @@ impl Publisher {
     /// Sends those who wait, until none does.
     async fn serve(&self) {
         // However it ends: else those who come after it would wait for nobody.
-        let _served = Served(self);
+        let _lane = Lane(self);
         while let Some(group) = self.next_group() {
             let group = match group.len() {
                 few if few < WORTH_A_BATCH => group,
@@ -159,14 +157,18 @@ impl Publisher {
         }
     }
 
-    /// Those who wait, as many as a batch may have; `None` when nobody does, and from there on nobody serves.
+    /// Those who wait, as many as a batch may have; `None` when nobody does, and from there on the lane is closed.
     fn next_group(&self) -> Option<Vec<Waiting>> {
         let mut queue = self.queue();
         // Whoever gave up has freed its subject, and another may wait for it by now.
         queue.waiting.retain(|waiting| !waiting.published.is_closed());
         let count = queue.waiting.len().min(LARGEST);
-        queue.is_served = count > 0;
-        (count > 0).then(|| queue.waiting.drain(..count).collect())
+        // A few go with those who come while the other lane is at work.
+        let is_needed = if queue.lanes > 1 { count >= WORTH_A_BATCH } else { count > 0 };
+        if !is_needed {
+            queue.lanes -= 1;
+        }
+        is_needed.then(|| queue.waiting.drain(..count).collect())
     }
 
     async fn send_one(&self, Waiting { message, published }: Waiting) {
@@ -177,10 +179,10 @@ impl Publisher {
     }
 
     async fn send(&self, message: Message) -> Published {
-        let Message { subject, headers, payload, expected } = message;
+        let Message { subject, event, expected } = message;
         let message = PublishMessage::build()
-            .payload(payload)
-            .headers(headers)
+            .payload(event.payload.clone())
+            .headers(event.headers.clone())
             .expected_last_subject_sequence(expected);
         let error = match self.0.connection.jetstream().send_publish(subject, message).await {
             Ok(acknowledgement) => match acknowledgement.await {
@@ -233,12 +235,12 @@ impl Publisher {
     async fn try_batch(&self, group: &[Waiting]) -> Batch {
         let client = self.0.connection.client();
         let id = Uuid::now_v7().to_string();
-        let part = |place: usize, Message { subject, headers, payload, expected }: &Message| {
-            let mut headers = headers.clone();
+        let part = |place: usize, Message { subject, event, expected }: &Message| {
+            let mut headers = event.headers.clone();
             headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
             headers.insert("Nats-Batch-Id", id.as_str());
             headers.insert("Nats-Batch-Sequence", (place + 1).to_string());
-            (subject.clone(), headers, payload.clone())
+            (subject.clone(), headers, event.payload.clone())
         };
         let Some((last, before)) = group.split_last() else { return Batch::Refused("it is empty".into()) };
         for (place, one) in before.iter().enumerate() {
@@ -311,14 +313,14 @@ const BEFORE_ANYTHING: [ErrorCode; 9] = [
     ErrorCode::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE,
 ];
 
-/// The one who serves, until it is dropped.
-struct Served<'a>(&'a Publisher);
+/// One who takes care of those who wait, until it is dropped.
+struct Lane<'a>(&'a Publisher);
 
-impl Drop for Served<'_> {
+impl Drop for Lane<'_> {
     fn drop(&mut self) {
-        // At its proper end it has said so before, and another may serve by now.
+        // At its proper end it has said so before, and another may have begun by now.
         if std::thread::panicking() {
-            self.0.queue().is_served = false;
+            self.0.queue().lanes -= 1;
         }
     }
 }
@@ -362,11 +364,15 @@ mod tests {
         let publisher = Publisher::new(&Connection::open(nowhere).await.unwrap(), "ACCOUNTS");
         publisher.takes_batches(true);
         // Nobody takes care of those who wait, so that they can be looked at.
-        publisher.queue().is_served = true;
+        publisher.queue().lanes = 1;
         let message = |subject: &str| Message {
             subject: subject.into(),
-            headers: HeaderMap::new(),
-            payload: bytes::Bytes::new(),
+            event: Arc::new(Encoded {
+                id: Uuid::nil(),
+                event_type: "deposited".into(),
+                headers: async_nats::HeaderMap::new(),
+                payload: bytes::Bytes::new(),
+            }),
             expected: 0,
         };
         let singles: Vec<_> = (0..SINGLES).map(|_| publisher.way(message("single"))).collect();
@@ -380,5 +386,33 @@ mod tests {
         assert_eq!(subjects, ["first", "second"], "each once");
         drop((first, second));
         assert!(publisher.next_group().is_none());
+    }
+
+    #[tokio::test]
+    async fn the_second_lane_is_for_those_who_are_worth_a_batch() {
+        let nowhere =
+            Settings { url: "nats://127.0.0.1:1".into(), auth: Auth::None, ca: None, name: "bank".into() };
+        let publisher = Publisher::new(&Connection::open(nowhere).await.unwrap(), "ACCOUNTS");
+        publisher.takes_batches(true);
+        let message = || Message {
+            subject: Uuid::now_v7().to_string(),
+            event: Arc::new(Encoded {
+                id: Uuid::nil(),
+                event_type: "deposited".into(),
+                headers: async_nats::HeaderMap::new(),
+                payload: bytes::Bytes::new(),
+            }),
+            expected: 0,
+        };
+        // Tasks of this test's run when it waits, which it does not: what they would do can be looked at.
+        let _ways: Vec<_> = (0..SINGLES + WORTH_A_BATCH - 1).map(|_| publisher.way(message())).collect();
+        assert_eq!(publisher.queue().lanes, 1);
+        publisher.queue().lanes = 2;
+        assert!(publisher.next_group().is_none(), "a few go with those who come");
+        assert_eq!(publisher.queue().lanes, 1);
+        let _one_more = publisher.way(message());
+        assert_eq!(publisher.queue().lanes, 2);
+        assert_eq!(publisher.next_group().unwrap().len(), WORTH_A_BATCH);
+        assert_eq!(publisher.queue().lanes, 2);
     }
 }

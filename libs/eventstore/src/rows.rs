@@ -1,9 +1,11 @@
 //! Typed rows in a projection's tree.
 
-use std::{collections::HashMap, fmt, marker::PhantomData, ops::Bound};
+use std::{fmt, marker::PhantomData, ops::Bound};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
+
+use crate::writes::Writes;
 
 /// A named set of rows with values of one type. Rows are ordered by the bytes of their keys.
 pub struct Table<V> {
@@ -107,9 +109,34 @@ pub enum Order {
 
 /// The rows of a projection, to be read.
 #[derive(Clone, Debug)]
-pub(crate) struct Tree(pub(crate) sled::Tree);
+pub(crate) struct Tree(sled::Tree);
 
 impl Tree {
+    /// The rows in `tree`. What a hard stop has cut off amid a commit is written; what cannot be told to be whole is
+    /// thrown away.
+    pub(crate) fn open(tree: sled::Tree) -> Result<Self, ReadError> {
+        let opened = Self(tree);
+        match Writes::last(&opened.0)? {
+            // Its checkpoint is written last.
+            Some(Ok(writes)) if opened.lacks(&writes)? => writes.write(&opened.0)?,
+            Some(Ok(_)) | None => {}
+            Some(Err(unreadable)) => {
+                tracing::warn!(%unreadable, "a projection's rows are thrown away, and will be replayed");
+                opened.wipe(Checkpoint::default())?;
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Whether these go beyond where the rows are. A version of us that commits otherwise may have been at work since.
+    fn lacks(&self, writes: &Writes) -> Result<bool, ReadError> {
+        let theirs = writes.get(CHECKPOINT).flatten().and_then(|bytes| serde_json::from_slice(bytes).ok());
+        let (theirs, ours): (Checkpoint, _) = (theirs.unwrap_or_default(), self.checkpoint()?);
+        Ok(theirs.stream == ours.stream
+            && theirs.projection_version == ours.projection_version
+            && theirs.sequence > ours.sequence)
+    }
+
     pub(crate) fn head<S: Default + DeserializeOwned>(&self, subject: &str) -> Result<Head<S>, ReadError> {
         match self.0.get(head_key(subject))? {
             Some(bytes) => Ok(serde_json::from_slice(&bytes)?),
@@ -160,6 +187,7 @@ impl Tree {
     /// Throws all rows away and starts over for `stream`. The checkpoint goes first: interrupted anywhere, this is
     /// found at the beginning of another stream and wiped again.
     pub(crate) fn wipe(&self, checkpoint: Checkpoint) -> Result<(), ReadError> {
+        Writes::forget(&self.0)?;
         self.0.remove(CHECKPOINT)?;
         self.0.clear()?;
         self.0.insert(CHECKPOINT, serde_json::to_vec(&checkpoint)?)?;
@@ -177,17 +205,19 @@ fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
 
 /// The rows of a projection while events are folded into them: reads see what was written before.
 ///
-/// All that is written for a run of events becomes visible, and durable, at once and together with the checkpoint.
+/// All that is written for a run of events becomes durable at once and together with the checkpoint. Readers who do not
+/// wait for an event may see some rows of it and others not yet: they come in the order in which they are first written,
+/// so what a row points to is written before it.
 #[derive(Debug)]
 pub struct Rows<'a> {
     tree: &'a Tree,
-    pending: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    pending: Writes,
     failure: Option<ReadError>,
 }
 
 impl<'a> Rows<'a> {
     pub(crate) fn new(tree: &'a Tree) -> Self {
-        Self { tree, pending: HashMap::new(), failure: None }
+        Self { tree, pending: Writes::default(), failure: None }
     }
 
     /// The row at `key`.
@@ -202,7 +232,7 @@ impl<'a> Rows<'a> {
 
     /// Removes the row at `key`, if there is one.
     pub fn delete<V>(&mut self, table: &Table<V>, key: &[u8]) {
-        self.pending.insert(table.key(key), None);
+        self.pending.set(table.key(key), None);
     }
 
     pub(crate) fn head<S: Default + DeserializeOwned>(&mut self, subject: &str) -> Head<S> {
@@ -217,25 +247,24 @@ impl<'a> Rows<'a> {
         self.write(head_key(subject), head);
     }
 
-    /// Writes everything and the checkpoint, atomically. Whatever could not be read before stops it.
-    pub(crate) fn commit(self, checkpoint: Checkpoint) -> Result<(), ReadError> {
-        if let Some(failure) = self.failure {
+    /// Whether it is time to commit: a run of events may write more than is good to be written at once.
+    pub(crate) fn are_enough(&self) -> bool {
+        self.pending.are_enough()
+    }
+
+    /// Writes everything and the checkpoint, all or nothing. Whatever could not be read before stops it.
+    pub(crate) fn commit(&mut self, checkpoint: Checkpoint) -> Result<(), ReadError> {
+        if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        let mut batch = sled::Batch::default();
-        for (key, value) in self.pending {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
-        batch.insert(CHECKPOINT, serde_json::to_vec(&checkpoint)?);
-        Ok(self.tree.0.apply_batch(batch)?)
+        let mut writes = std::mem::take(&mut self.pending);
+        writes.set(CHECKPOINT.into(), Some(serde_json::to_vec(&checkpoint)?));
+        Ok(writes.commit(&self.tree.0)?)
     }
 
     fn read<V: DeserializeOwned>(&mut self, key: &[u8]) -> Option<V> {
         let read = match self.pending.get(key) {
-            Some(pending) => Ok(pending.as_deref().map(serde_json::from_slice).transpose()),
+            Some(pending) => Ok(pending.map(serde_json::from_slice).transpose()),
             None => self
                 .tree
                 .0
@@ -254,7 +283,7 @@ impl<'a> Rows<'a> {
     fn write<V: Serialize>(&mut self, key: Vec<u8>, value: &V) {
         match serde_json::to_vec(value) {
             Ok(bytes) => {
-                self.pending.insert(key, Some(bytes));
+                self.pending.set(key, Some(bytes));
             }
             Err(error) => self.failure = Some(error.into()),
         }
@@ -270,7 +299,7 @@ mod tests {
 
     fn with_tree(test: impl FnOnce(Tree)) {
         let db = sled::Config::new().temporary(true).open().unwrap();
-        test(Tree(db.open_tree("test").unwrap()));
+        test(Tree::open(db.open_tree("test").unwrap()).unwrap());
     }
 
     #[test]
@@ -306,6 +335,65 @@ mod tests {
             assert_eq!(scan(None, Order::Descending, 2), ["a3", "a2"]);
             assert_eq!(scan(Some(b"a2"), Order::Ascending, 9), ["a3"]);
             assert_eq!(scan(Some(b"a2"), Order::Descending, 9), ["a1"]);
+        });
+    }
+
+    #[test]
+    fn whoever_is_stopped_amid_a_commit_finds_all_of_it_at_the_next_start() {
+        with_tree(|tree| {
+            let mut rows = Rows::new(&tree);
+            rows.put(&NAMES, b"1", &"one".to_string());
+            rows.commit(Checkpoint { sequence: 1, ..Checkpoint::default() }).unwrap();
+            let one = tree.0.get(CHECKPOINT).unwrap().unwrap();
+            rows.put(&NAMES, b"2", &"two".to_string());
+            rows.put(&NAMES, b"3", &"three".to_string());
+            rows.commit(Checkpoint { sequence: 2, ..Checkpoint::default() }).unwrap();
+            // As far as a hard stop lets it come: the rest of it was not written.
+            tree.0.insert(CHECKPOINT, one).unwrap();
+            tree.0.remove(NAMES.key(b"3")).unwrap();
+            let reopened = Tree::open(tree.0.clone()).unwrap();
+            assert_eq!(reopened.get(&NAMES, b"3").unwrap().as_deref(), Some("three"));
+            assert_eq!(reopened.checkpoint().unwrap().sequence, 2);
+        });
+    }
+
+    #[test]
+    fn what_is_beyond_a_commit_stays_as_it_is() {
+        with_tree(|tree| {
+            let mut rows = Rows::new(&tree);
+            rows.put(&NAMES, b"1", &"one".to_string());
+            rows.commit(Checkpoint { sequence: 1, ..Checkpoint::default() }).unwrap();
+            // Written by somebody who does not commit as we do.
+            tree.0.insert(NAMES.key(b"1"), br#""newer""#.as_slice()).unwrap();
+            let newer = Checkpoint { sequence: 2, ..Checkpoint::default() };
+            tree.0.insert(CHECKPOINT, serde_json::to_vec(&newer).unwrap()).unwrap();
+            let reopened = Tree::open(tree.0.clone()).unwrap();
+            assert_eq!(reopened.get(&NAMES, b"1").unwrap().as_deref(), Some("newer"));
+        });
+    }
+
+    #[test]
+    fn what_was_thrown_away_does_not_come_back() {
+        with_tree(|tree| {
+            let mut rows = Rows::new(&tree);
+            rows.put(&NAMES, b"1", &"one".to_string());
+            rows.commit(Checkpoint { sequence: 1, ..Checkpoint::default() }).unwrap();
+            tree.wipe(Checkpoint::default()).unwrap();
+            let reopened = Tree::open(tree.0.clone()).unwrap();
+            assert_eq!(reopened.get(&NAMES, b"1").unwrap(), None);
+            assert_eq!(reopened.checkpoint().unwrap(), Checkpoint::default());
+        });
+    }
+
+    #[test]
+    fn rows_that_cannot_be_told_to_be_whole_are_thrown_away() {
+        with_tree(|tree| {
+            let mut rows = Rows::new(&tree);
+            rows.put(&NAMES, b"1", &"one".to_string());
+            rows.commit(Checkpoint { sequence: 1, ..Checkpoint::default() }).unwrap();
+            tree.0.insert(b"r", b"garbage").unwrap();
+            let reopened = Tree::open(tree.0.clone()).unwrap();
+            assert_eq!(reopened.get(&NAMES, b"1").unwrap(), None);
         });
     }
 

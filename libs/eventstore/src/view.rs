@@ -43,7 +43,8 @@ const CHANGES: usize = 1_024;
 pub trait Projection: Send + Sync + 'static {
     /// The stream's events.
     type Event: Event + Clone;
-    /// What is folded from the events of one subject; `()` where nothing is needed.
+    /// What is folded from the events of one subject. `()` where nothing is needed: then nothing is kept of subjects, so
+    /// none can be decided on, and versions are not checked; whoever decides there checks them.
     type State: Default + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync;
 
     /// Names the projection within its [`Database`].
@@ -54,7 +55,7 @@ pub trait Projection: Send + Sync + 'static {
     /// Folds one event into its subject's state. It neither fails nor judges: the event has happened.
     fn evolve(state: Self::State, event: &Self::Event) -> Self::State;
 
-    /// Writes the rows that queries read. `state` is the subject's after the event.
+    /// Writes the rows that queries read. `state` is the subject's after the event, and already written.
     fn index(rows: &mut Rows<'_>, recorded: &Recorded<Self::Event>, state: &Self::State) {
         let _ = (rows, recorded, state);
     }
@@ -220,7 +221,7 @@ impl<P: Projection> View<P> {
         tasks: &TaskTracker,
         closed: CancellationToken,
     ) -> Result<Self, ReadError> {
-        let tree = Tree(database.tree(P::NAME)?);
+        let tree = Tree::open(database.tree(P::NAME)?)?;
         let view = Self(Arc::new(Inner {
             log,
             dead_letters,
@@ -550,7 +551,7 @@ impl<P: Projection> View<P> {
         Ok(messages.ready_chunks(BATCH))
     }
 
-    /// Folds a batch into rows and writes them with the checkpoint behind it, atomically.
+    /// Folds a batch into rows and writes them with the checkpoint behind it, all or nothing; a large one in parts.
     fn apply(&self, batch: Vec<Delivery>, from: Checkpoint) -> Result<Checkpoint, Stopped> {
         let mut rows = Rows::new(&self.0.tree);
         let (mut checkpoint, mut already_applied) = (from, 0);
@@ -566,26 +567,34 @@ impl<P: Projection> View<P> {
             checkpoint.sequence = sequence;
             checkpoint.event = event::id(&message);
             let subject = message.subject.clone();
-            let mut head = rows.head::<P::State>(&subject);
             match event::decode::<P::Event>(sequence, &message) {
-                Ok(recorded) => match recorded.version.cmp(&head.next_version()) {
-                    std::cmp::Ordering::Less => head.sequence = sequence,
-                    std::cmp::Ordering::Greater => {
-                        return Err(Stopped::Broken(format!(
-                            "{} at sequence {sequence}: {} has version {} where {} comes next",
-                            self.0.log.name(),
-                            recorded.subject,
-                            recorded.version,
-                            head.next_version(),
-                        )));
+                Ok(recorded) if !keeps_heads::<P>() => {
+                    let state = P::evolve(P::State::default(), &recorded.event);
+                    P::index(&mut rows, &recorded, &state);
+                    applied.push(Arc::new(recorded));
+                }
+                Ok(recorded) => {
+                    let mut head = rows.head::<P::State>(&subject);
+                    match recorded.version.cmp(&head.next_version()) {
+                        std::cmp::Ordering::Less => rows.put_head(&subject, &Head { sequence, ..head }),
+                        std::cmp::Ordering::Greater => {
+                            return Err(Stopped::Broken(format!(
+                                "{} at sequence {sequence}: {} has version {} where {} comes next",
+                                self.0.log.name(),
+                                recorded.subject,
+                                recorded.version,
+                                head.next_version(),
+                            )));
+                        }
+                        std::cmp::Ordering::Equal => {
+                            let state = P::evolve(std::mem::take(&mut head.state), &recorded.event);
+                            let head = Head { state, version: Some(recorded.version), sequence };
+                            rows.put_head(&subject, &head);
+                            P::index(&mut rows, &recorded, &head.state);
+                            applied.push(Arc::new(recorded));
+                        }
                     }
-                    std::cmp::Ordering::Equal => {
-                        let state = P::evolve(std::mem::take(&mut head.state), &recorded.event);
-                        P::index(&mut rows, &recorded, &state);
-                        head = Head { state, version: Some(recorded.version), sequence };
-                        applied.push(Arc::new(recorded));
-                    }
-                },
+                }
                 // A later version may know it: who starts from this copy then would never meet it.
                 Err(error @ DecodeError::Payload(_)) if !self.is_read() => {
                     return Err(Stopped::Broken(format!(
@@ -593,13 +602,18 @@ impl<P: Projection> View<P> {
                         self.0.log.name()
                     )));
                 }
-                // Not an event, yet it stands on the subject: the next append has to expect it.
                 Err(error) => {
                     self.bury(sequence, message, error.to_string());
-                    head.sequence = sequence;
+                    if keeps_heads::<P>() {
+                        // Not an event, yet it stands on the subject: the next append has to expect it.
+                        let head = rows.head::<P::State>(&subject);
+                        rows.put_head(&subject, &Head { sequence, ..head });
+                    }
                 }
             }
-            rows.put_head(&subject, &head);
+            if rows.are_enough() {
+                rows.commit(checkpoint).map_err(Stopped::Damaged)?;
+            }
         }
         if already_applied > 0 && checkpoint == from {
             // The consumer healed itself by starting over from the beginning of the stream.
@@ -681,6 +695,11 @@ impl<P: Projection> View<P> {
         let percent = applied * 100 / end.max(1);
         tracing::info!(projection = P::NAME, applied, end, "replaying {percent} %");
     }
+}
+
+/// Whether there is anything to know of a subject.
+pub(crate) const fn keeps_heads<P: Projection>() -> bool {
+    size_of::<P::State>() > 0
 }
 
 type Delivery = Result<jetstream::Message, pull::OrderedError>;

@@ -5,7 +5,9 @@ mod support;
 use std::path::Path;
 
 use async_nats::HeaderMap;
-use eventstore::{Cause, Condition, Database, DeadLetters, Log, Projection, StreamConfig, View};
+use eventstore::{
+    Cause, Condition, Database, DeadLetters, Log, Projection, Recorded, Rows, StreamConfig, Table, View,
+};
 use sandbox::nats::{NatsOptions, NatsServer};
 use support::{AccountEvent, Bank, Overdrawn, PATIENCE, balances, connect, server, stream, subject, until};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -377,6 +379,51 @@ async fn a_projection_that_panics_is_not_relied_on() {
     until("broken", || matches!(view.condition(), Condition::Broken(_))).await;
     assert!(view.head(&subject(1)).is_err());
     closed.cancel();
+}
+
+/// A copy that keeps nothing of accounts: how often each sum was deposited.
+struct Sums;
+
+const SUMS: Table<u64> = Table::new("sums");
+
+impl Projection for Sums {
+    type Event = AccountEvent;
+    type State = ();
+
+    const NAME: &'static str = "sums";
+    const VERSION: u32 = 1;
+
+    fn evolve((): (), _: &AccountEvent) {}
+
+    fn index(rows: &mut Rows<'_>, recorded: &Recorded<AccountEvent>, (): &()) {
+        let AccountEvent::Deposited { cents } = recorded.event else { return };
+        let count = rows.get(&SUMS, &cents.to_be_bytes()).unwrap_or(0);
+        rows.put(&SUMS, &cents.to_be_bytes(), &(count + 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_projection_without_state_applies_each_event_once_and_keeps_nothing_of_subjects() {
+    let (_server, connection, log) = server().await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bank");
+    for round in 1..=3 {
+        let database = Database::open(&path, 8 << 20).unwrap();
+        let (tasks, closed) = (TaskTracker::new(), CancellationToken::new());
+        let dead_letters = DeadLetters::new(&connection, "DEAD", "bank.dead", "bank");
+        let view = View::<Sums>::start(&database, log.clone(), dead_letters, &tasks, closed.clone()).unwrap();
+        let last = log.last_on(&subject(1)).await.unwrap();
+        let deposit = AccountEvent::Deposited { cents: 10 };
+        let appended = log.append(&subject(1), &deposit, round - 1, last, Cause::Command).await.unwrap();
+        view.wait_for(appended.sequence, PATIENCE).await.unwrap();
+        view.caught_up().await;
+        assert_eq!(view.get(&SUMS, &10_u64.to_be_bytes()).unwrap(), Some(round), "after {round} starts");
+        assert_eq!(view.head(&subject(1)).unwrap().sequence, 0);
+        closed.cancel();
+        tasks.close();
+        tasks.wait().await;
+        database.close().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use eventstore::{Auth, Settings, SnapshotConfig, StoreConfig};
 use web::{Env, env::Invalid};
 
 /// How much of its projections each service keeps in memory, in bytes.
-const CACHE_BYTES: u64 = 32 << 20;
+const CACHE_BYTES: u64 = 16 << 20;
 
 /// How many events come before another snapshot of the projections is made: some seconds of replaying.
 const SNAPSHOT_EVERY: u64 = 100_000;
