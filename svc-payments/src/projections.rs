@@ -32,7 +32,7 @@ impl Projection for Payments {
     type State = Option<Payment>;
 
     const NAME: &'static str = "payments";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
 
     fn evolve(state: Option<Payment>, event: &PaymentEvent) -> Option<Payment> {
         domain::evolve(state, event)

@@ -105,6 +105,8 @@ impl<P: Projection> Decider<P> {
                     attempt += 1;
                     continue;
                 }
+                // Its rows come one by one, and who is answered reads on in them.
+                self.view.wait_for(head.sequence, PATIENCE).await?;
                 return match decision {
                     Ok(_) => Ok(Decided {
                         state: head.state,

@@ -87,10 +87,11 @@ impl<E> Recorded<E> {
         serde_json::from_slice::<Traced>(&self.payload).ok().map(|traced| traced._trace)
     }
 
-    /// The payload as the log holds it: the event's data with `version` and `_trace`, as JSON. [`data`] takes it apart.
+    /// The payload as the log holds it: the event's data with `version` and `_trace`, as JSON, `null` when that is no text.
+    /// [`data`] takes it apart.
     pub fn payload(&self) -> &str {
-        // It was read as JSON, so it is text.
-        std::str::from_utf8(&self.payload).unwrap_or_default()
+        // JSON is text; but nobody looks whether what they skip is.
+        std::str::from_utf8(&self.payload).unwrap_or("null")
     }
 }
 

@@ -157,7 +157,8 @@ impl Publisher {
         }
     }
 
-    /// Those who wait, as many as a batch may have; `None` when nobody does, and from there on the lane is closed.
+    /// Those who wait, as many as a batch may have. `None` when nobody does, or too few while another lane is at work; from
+    /// there on this one is closed.
     fn next_group(&self) -> Option<Vec<Waiting>> {
         let mut queue = self.queue();
         // Whoever gave up has freed its subject, and another may wait for it by now.

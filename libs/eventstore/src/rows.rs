@@ -109,23 +109,19 @@ pub enum Order {
 
 /// The rows of a projection, to be read.
 #[derive(Clone, Debug)]
-pub(crate) struct Tree(sled::Tree);
+pub(crate) struct Tree(pub(crate) sled::Tree);
 
 impl Tree {
-    /// The rows in `tree`. What a hard stop has cut off amid a commit is written; what cannot be told to be whole is
-    /// thrown away.
-    pub(crate) fn open(tree: sled::Tree) -> Result<Self, ReadError> {
-        let opened = Self(tree);
-        match Writes::last(&opened.0)? {
+    /// Writes what a hard stop has cut off amid a commit.
+    ///
+    /// # Errors
+    /// Also when what was committed cannot be told to be whole.
+    pub(crate) fn recover(&self) -> Result<(), ReadError> {
+        match Writes::last(&self.0)?.transpose().map_err(ReadError::new)? {
             // Its checkpoint is written last.
-            Some(Ok(writes)) if opened.lacks(&writes)? => writes.write(&opened.0)?,
-            Some(Ok(_)) | None => {}
-            Some(Err(unreadable)) => {
-                tracing::warn!(%unreadable, "a projection's rows are thrown away, and will be replayed");
-                opened.wipe(Checkpoint::default())?;
-            }
+            Some(writes) if self.lacks(&writes)? => Ok(writes.write(&self.0)?),
+            Some(_) | None => Ok(()),
         }
-        Ok(opened)
     }
 
     /// Whether these go beyond where the rows are. A version of us that commits otherwise may have been at work since.
@@ -187,7 +183,6 @@ impl Tree {
     /// Throws all rows away and starts over for `stream`. The checkpoint goes first: interrupted anywhere, this is
     /// found at the beginning of another stream and wiped again.
     pub(crate) fn wipe(&self, checkpoint: Checkpoint) -> Result<(), ReadError> {
-        Writes::forget(&self.0)?;
         self.0.remove(CHECKPOINT)?;
         self.0.clear()?;
         self.0.insert(CHECKPOINT, serde_json::to_vec(&checkpoint)?)?;
@@ -206,8 +201,8 @@ fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
 /// The rows of a projection while events are folded into them: reads see what was written before.
 ///
 /// All that is written for a run of events becomes durable at once and together with the checkpoint. Readers who do not
-/// wait for an event may see some rows of it and others not yet: they come in the order in which they are first written,
-/// so what a row points to is written before it.
+/// wait for an event may see some rows of it and others not yet: they come in the order in which they are first written, so
+/// what a row points to is written before it. (One that is written twice comes at its first place, as it is in the end.)
 #[derive(Debug)]
 pub struct Rows<'a> {
     tree: &'a Tree,
@@ -299,7 +294,7 @@ mod tests {
 
     fn with_tree(test: impl FnOnce(Tree)) {
         let db = sled::Config::new().temporary(true).open().unwrap();
-        test(Tree::open(db.open_tree("test").unwrap()).unwrap());
+        test(Tree(db.open_tree("test").unwrap()));
     }
 
     #[test]
@@ -351,9 +346,9 @@ mod tests {
             // As far as a hard stop lets it come: the rest of it was not written.
             tree.0.insert(CHECKPOINT, one).unwrap();
             tree.0.remove(NAMES.key(b"3")).unwrap();
-            let reopened = Tree::open(tree.0.clone()).unwrap();
-            assert_eq!(reopened.get(&NAMES, b"3").unwrap().as_deref(), Some("three"));
-            assert_eq!(reopened.checkpoint().unwrap().sequence, 2);
+            tree.recover().unwrap();
+            assert_eq!(tree.get(&NAMES, b"3").unwrap().as_deref(), Some("three"));
+            assert_eq!(tree.checkpoint().unwrap().sequence, 2);
         });
     }
 
@@ -367,33 +362,41 @@ mod tests {
             tree.0.insert(NAMES.key(b"1"), br#""newer""#.as_slice()).unwrap();
             let newer = Checkpoint { sequence: 2, ..Checkpoint::default() };
             tree.0.insert(CHECKPOINT, serde_json::to_vec(&newer).unwrap()).unwrap();
-            let reopened = Tree::open(tree.0.clone()).unwrap();
-            assert_eq!(reopened.get(&NAMES, b"1").unwrap().as_deref(), Some("newer"));
+            tree.recover().unwrap();
+            assert_eq!(tree.get(&NAMES, b"1").unwrap().as_deref(), Some("newer"));
         });
     }
 
     #[test]
     fn what_was_thrown_away_does_not_come_back() {
-        with_tree(|tree| {
-            let mut rows = Rows::new(&tree);
-            rows.put(&NAMES, b"1", &"one".to_string());
-            rows.commit(Checkpoint { sequence: 1, ..Checkpoint::default() }).unwrap();
-            tree.wipe(Checkpoint::default()).unwrap();
-            let reopened = Tree::open(tree.0.clone()).unwrap();
-            assert_eq!(reopened.get(&NAMES, b"1").unwrap(), None);
-            assert_eq!(reopened.checkpoint().unwrap(), Checkpoint::default());
-        });
+        let committed = Checkpoint { sequence: 1, stream: 7, ..Checkpoint::default() };
+        // Whether the wipe came to its end, or was stopped after its first step.
+        for whole in [true, false] {
+            with_tree(|tree| {
+                tree.wipe(Checkpoint { sequence: 0, ..committed }).unwrap();
+                let mut rows = Rows::new(&tree);
+                rows.put(&NAMES, b"1", &"one".to_string());
+                rows.commit(committed).unwrap();
+                tree.0.remove(NAMES.key(b"1")).unwrap();
+                match whole {
+                    true => tree.wipe(Checkpoint { sequence: 0, ..committed }).unwrap(),
+                    false => drop(tree.0.remove(CHECKPOINT).unwrap()),
+                }
+                tree.recover().unwrap();
+                assert_eq!(tree.get(&NAMES, b"1").unwrap(), None);
+                assert_eq!(tree.checkpoint().unwrap().sequence, 0);
+            });
+        }
     }
 
     #[test]
-    fn rows_that_cannot_be_told_to_be_whole_are_thrown_away() {
+    fn a_commit_that_cannot_be_told_to_be_whole_is_damage() {
         with_tree(|tree| {
             let mut rows = Rows::new(&tree);
             rows.put(&NAMES, b"1", &"one".to_string());
             rows.commit(Checkpoint { sequence: 1, ..Checkpoint::default() }).unwrap();
             tree.0.insert(b"r", b"garbage").unwrap();
-            let reopened = Tree::open(tree.0.clone()).unwrap();
-            assert_eq!(reopened.get(&NAMES, b"1").unwrap(), None);
+            assert!(tree.recover().is_err());
         });
     }
 

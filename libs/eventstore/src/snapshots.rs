@@ -302,7 +302,7 @@ impl Snapshots {
         let copy = copy.await??;
         // One that was found to be damaged is empty by now.
         for (name, progress) in &contents {
-            if Tree::open(copy.tree(name).map_err(ReadError::from)?)?.checkpoint()? != progress.checkpoint {
+            if Tree(copy.tree(name).map_err(ReadError::from)?).checkpoint()? != progress.checkpoint {
                 return Err(SnapshotError(format!("the copy of {name} is not what was copied")));
             }
         }
@@ -335,7 +335,7 @@ impl Snapshots {
         let mut contents = Contents::new();
         for Member { name, log, replay, .. } in self.members() {
             replay(database.clone(), log.clone()).await?;
-            let checkpoint = Tree::open(database.tree(name).map_err(ReadError::from)?)?.checkpoint()?;
+            let checkpoint = Tree(database.tree(name).map_err(ReadError::from)?).checkpoint()?;
             contents.insert(name.into(), Progress { stream: log.name().into(), checkpoint });
         }
         // It may wait for the disk.

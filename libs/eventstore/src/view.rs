@@ -221,7 +221,7 @@ impl<P: Projection> View<P> {
         tasks: &TaskTracker,
         closed: CancellationToken,
     ) -> Result<Self, ReadError> {
-        let tree = Tree::open(database.tree(P::NAME)?)?;
+        let tree = Tree(database.tree(P::NAME)?);
         let view = Self(Arc::new(Inner {
             log,
             dead_letters,
@@ -501,6 +501,7 @@ impl<P: Projection> View<P> {
 
     /// Where to go on from. Rows of another stream, of another shape, or ahead of a log that lost its end, are wiped.
     async fn resume(&self, state: StreamState) -> Result<Checkpoint, Stopped> {
+        self.0.tree.recover().map_err(Stopped::Damaged)?;
         let found = self.0.tree.checkpoint().map_err(Stopped::Damaged)?;
         let beginning =
             Checkpoint { sequence: 0, stream: state.created, projection_version: P::VERSION, event: None };
@@ -559,7 +560,9 @@ impl<P: Projection> View<P> {
         for delivery in batch {
             // The consumer heals itself; when it cannot, the watchdog sees that nothing moves.
             let Ok(message) = delivery else { continue };
-            let Ok(sequence) = message.info().map(|info| info.stream_sequence) else { continue };
+            let Ok(sequence) = message.info().map(|info| info.stream_sequence) else {
+                return Err(Stopped::Waiting("a delivery does not say what it is of".into()));
+            };
             if sequence <= checkpoint.sequence {
                 already_applied += 1;
                 continue;

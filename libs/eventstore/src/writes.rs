@@ -3,15 +3,17 @@
 //! A batch of sled's takes one lock for the whole process: while one projection writes, every read of every other waits,
 //! in the all-in-one those of all services. And nothing that a batch replaces is freed before its end. So rows are written
 //! one by one, behind one row that has all of them: whoever is stopped in between finds that one at the next start, and
-//! writes them again. What a hard stop cuts off is always the end of what was written, as sled's file is a log.
+//! writes them again. What a hard stop cuts off is always the end of what was written, as sled's file is a log; but for what
+//! is too large for that log, which sled keeps in files of their own, unsynced.
 
 use indexmap::IndexMap;
 
 /// Under which key all that is being written stands first. No table and no head starts like this.
 const REDO: &[u8] = b"r";
 
-/// From how many bytes on they are to be committed. What is much larger, sled keeps in a file of its own, synced.
-const ENOUGH: usize = 128 << 10;
+/// From how many bytes on they are to be committed: so that the row that has all of them, together with the fifteen that may
+/// share its page, stays below the 128 KiB from which on sled has it in a file of its own.
+const ENOUGH: usize = 48 << 10;
 
 /// Rows to be written, in the order in which they were first set; `None` removes one.
 #[derive(Debug, Default)]
@@ -52,11 +54,6 @@ impl Writes {
         Ok(tree.get(REDO)?.map(|bytes| Self::decode(&bytes)))
     }
 
-    /// Makes the tree forget what was written last, so that nothing is written again.
-    pub(crate) fn forget(tree: &sled::Tree) -> sled::Result<()> {
-        tree.remove(REDO).map(|_| ())
-    }
-
     /// Writes them to the tree where they were committed before: the same again, or what a hard stop has cut off.
     pub(crate) fn write(self, tree: &sled::Tree) -> sled::Result<()> {
         for (key, value) in self.rows {
@@ -70,7 +67,7 @@ impl Writes {
 
     /// For each row its key and a value, or none: 0, or 1 and the value; lengths are of four bytes, the largest first.
     fn encode(&self) -> Vec<u8> {
-        let mut encoded = Vec::with_capacity(self.bytes + 9 * self.rows.len());
+        let mut encoded = Vec::with_capacity(self.bytes + 13 * self.rows.len());
         let mut put = |bytes: &[u8]| {
             encoded.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
             encoded.extend_from_slice(bytes);
@@ -144,8 +141,6 @@ mod tests {
             Writes::last(&tree).unwrap().unwrap().unwrap().write(&tree).unwrap();
             assert_eq!(rows(&tree), committed);
         }
-        Writes::forget(&tree).unwrap();
-        assert!(Writes::last(&tree).unwrap().is_none());
     }
 
     #[test]
@@ -153,7 +148,7 @@ mod tests {
         let encoded = writes().encode();
         assert!(Writes::decode(&encoded).is_ok());
         // Between two rows there is nothing to tell by: sled checks that the value is whole.
-        let whole_rows = [0, 13, 27, encoded.len()];
+        let whole_rows = [0, 17, 35, encoded.len()];
         for length in 0..encoded.len() {
             let cut = Writes::decode(&encoded[..length]);
             assert_eq!(cut.is_ok(), whole_rows.contains(&length), "{length} bytes");
