@@ -358,24 +358,30 @@ mod tests {
     use super::*;
     use crate::nats::{Auth, Settings};
 
-    #[tokio::test]
-    async fn who_gave_up_while_it_waited_is_not_sent() {
+    /// One that takes batches and reaches nobody.
+    async fn publisher() -> Publisher {
         let nowhere =
             Settings { url: "nats://127.0.0.1:1".into(), auth: Auth::None, ca: None, name: "bank".into() };
         let publisher = Publisher::new(&Connection::open(nowhere).await.unwrap(), "ACCOUNTS");
         publisher.takes_batches(true);
+        publisher
+    }
+
+    fn message(subject: &str) -> Message {
+        let event = Encoded {
+            id: Uuid::nil(),
+            event_type: "deposited".into(),
+            headers: async_nats::HeaderMap::new(),
+            payload: bytes::Bytes::new(),
+        };
+        Message { subject: subject.into(), event: Arc::new(event), expected: 0 }
+    }
+
+    #[tokio::test]
+    async fn who_gave_up_while_it_waited_is_not_sent() {
+        let publisher = publisher().await;
         // Nobody takes care of those who wait, so that they can be looked at.
         publisher.queue().lanes = 1;
-        let message = |subject: &str| Message {
-            subject: subject.into(),
-            event: Arc::new(Encoded {
-                id: Uuid::nil(),
-                event_type: "deposited".into(),
-                headers: async_nats::HeaderMap::new(),
-                payload: bytes::Bytes::new(),
-            }),
-            expected: 0,
-        };
         let singles: Vec<_> = (0..SINGLES).map(|_| publisher.way(message("single"))).collect();
         assert!(singles.iter().all(|way| matches!(way, Way::Alone(..))));
         let first = publisher.way(message("first"));
@@ -391,27 +397,15 @@ mod tests {
 
     #[tokio::test]
     async fn the_second_lane_is_for_those_who_are_worth_a_batch() {
-        let nowhere =
-            Settings { url: "nats://127.0.0.1:1".into(), auth: Auth::None, ca: None, name: "bank".into() };
-        let publisher = Publisher::new(&Connection::open(nowhere).await.unwrap(), "ACCOUNTS");
-        publisher.takes_batches(true);
-        let message = || Message {
-            subject: Uuid::now_v7().to_string(),
-            event: Arc::new(Encoded {
-                id: Uuid::nil(),
-                event_type: "deposited".into(),
-                headers: async_nats::HeaderMap::new(),
-                payload: bytes::Bytes::new(),
-            }),
-            expected: 0,
-        };
+        let publisher = publisher().await;
         // Tasks of this test's run when it waits, which it does not: what they would do can be looked at.
-        let _ways: Vec<_> = (0..SINGLES + WORTH_A_BATCH - 1).map(|_| publisher.way(message())).collect();
+        let _ways: Vec<_> =
+            (0..SINGLES + WORTH_A_BATCH - 1).map(|_| publisher.way(message("another"))).collect();
         assert_eq!(publisher.queue().lanes, 1);
         publisher.queue().lanes = 2;
         assert!(publisher.next_group().is_none(), "a few go with those who come");
         assert_eq!(publisher.queue().lanes, 1);
-        let _one_more = publisher.way(message());
+        let _one_more = publisher.way(message("another"));
         assert_eq!(publisher.queue().lanes, 2);
         assert_eq!(publisher.next_group().unwrap().len(), WORTH_A_BATCH);
         assert_eq!(publisher.queue().lanes, 2);

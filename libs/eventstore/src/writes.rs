@@ -144,6 +144,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_enough_stays_in_sleds_own_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = sled::Config::new().path(directory.path()).open().unwrap();
+        let tree = database.open_tree("test").unwrap();
+        let mut keys = 0_u32..;
+        for _ in 0..40 {
+            let mut writes = Writes::default();
+            while !writes.are_enough() {
+                writes.set(keys.next().unwrap().to_be_bytes().into(), Some(vec![7; 1_000]));
+            }
+            writes.commit(&tree).unwrap();
+        }
+        database.flush().unwrap();
+        let apart: Vec<_> = std::fs::read_dir(directory.path().join("blobs")).unwrap().collect();
+        assert!(apart.is_empty(), "unsynced: {apart:?}");
+    }
+
+    #[test]
     fn what_is_cut_off_or_garbled_is_not_written() {
         let encoded = writes().encode();
         assert!(Writes::decode(&encoded).is_ok());
