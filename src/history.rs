@@ -520,6 +520,7 @@ fn user_state(events: &[Event], user: UserId) -> State {
     for event in events {
         match &event.fact {
             Some(Fact::User(UserEvent::SignedUp(_))) => put(&mut state, "account", "signed up"),
+            Some(Fact::User(UserEvent::SignedOut(_))) => put(&mut state, "account", "signed up"),
             Some(Fact::User(UserEvent::Erased(_))) => put(&mut state, "account", "erased"),
             Some(Fact::Ticket(TicketEvent::Created(ticket))) if ticket.user_id == user => {
                 listed.insert(ticket.id);

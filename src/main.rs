@@ -4,9 +4,11 @@
 //! |---|---|
 //! | `main` | the command line |
 //! | [`all_in_one`] | constructs and spawns: the five services behind one socket, and the stand-ins around them |
+//! | [`jwt_keys`] | a key pair for sessions |
 //! | [`nats_keys`] [`nats_users`] | a key for each who talks to NATS, and what each may do there |
 //! | [`own_nats`] | the nats-server of this process, started again when it dies |
 //! | [`settings`] | what the environment says, and what is computed where it says nothing |
+//! | [`schema`] | HTTP and events as documents for programs |
 //! | [`secrets`] | keys that nobody set: made once, kept |
 //! | [`stand_alone`] | a stand-in by itself |
 //! | [`variables`] | every variable that is read anywhere, for `--help` |
@@ -14,9 +16,11 @@
 //! What only asks the log, the audit and the history, is in `lib.rs`.
 
 mod all_in_one;
+mod jwt_keys;
 mod nats_keys;
 mod nats_users;
 mod own_nats;
+mod schema;
 mod secrets;
 mod settings;
 mod stand_alone;
@@ -47,19 +51,24 @@ enum Command {
     /// Makes a key for each service, for people and for the server, the configuration that tells the server what each
     /// may do, and its certificate
     NatsKeys(nats_keys::NatsKeys),
+    /// Makes a key pair for sessions: one half for svc-auth alone, the other for whoever checks them
+    JwtKeys,
     /// Reads every stream and proves or disproves what the marketplace promises; exits with 1 when something is wrong
     Audit(audit::Audit),
     /// Tells what happened to a ticket, an order or a user, and how it stood then
     History(history::History),
+    /// Prints what is fixed of HTTP and of events, as a document for programs
+    #[command(subcommand)]
+    Schema(schema::Schema),
 }
 
 /// What a question ends with that could not be answered: 1 is an answer.
 const UNTOLD: u8 = 2;
 
 impl Command {
-    /// Whether it only asks the log something.
+    /// Whether it only asks something.
     fn asks(&self) -> bool {
-        matches!(self, Command::Audit(_) | Command::History(_))
+        matches!(self, Command::Audit(_) | Command::History(_) | Command::Schema(_))
     }
 }
 
@@ -92,7 +101,9 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
     let _telemetry = logs.then(|| telemetry::init(settings));
     match command {
         Command::Run => all_in_one::run(&env, web::shutdown_signal()).await?,
+        Command::JwtKeys => jwt_keys::run()?,
         Command::NatsKeys(keys) => keys.run()?,
+        Command::Schema(schema) => schema.run()?,
         Command::Sandbox(Sandbox::Stripe(stripe)) => stripe.run(web::shutdown_signal()).await?,
         Command::Audit(audit) => return audit.run(&env).await,
         Command::History(history) => return history.run(&env).await,

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fs, path::PathBuf};
 
 use anyhow::Context;
-use web::{Env, env::Invalid};
+use web::{Env, KeyPairText, env::Invalid};
 
 use crate::secrets;
 
@@ -66,7 +66,15 @@ impl Settings {
             computed.insert("STRIPE_KEY", "sk_test_sandbox".into());
             computed.insert("STRIPE_SANDBOX_URL", url.clone());
         }
-        let mut keys = vec![("JWT_KEY", "", "jwt.key"), ("MASTER_KEY", "", "master.key")];
+        let mut keys = vec![("MASTER_KEY", "", "master.key")];
+        match said(env, "JWT_PRIVATE_KEY") {
+            // Who has that to sign with needs no other. What is wrong with it is told where it is read.
+            Some(private) => {
+                let public = KeyPairText::public_of(&private).unwrap_or_default();
+                computed.insert("JWT_PUBLIC_KEYS", public);
+            }
+            None => keys.push(("JWT_KEY", "", "jwt.key")),
+        }
         if self.stripe_is_sandbox {
             keys.push(("STRIPE_WEBHOOK_SECRET", "whsec_", "stripe-webhook.key"));
         }

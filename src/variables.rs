@@ -1,7 +1,7 @@
 //! Every environment variable that the all-in-one or one of its services reads, for `--help`.
 
 /// Name, default, meaning.
-const VARIABLES: [(&str, &str, &str); 33] = [
+const VARIABLES: [(&str, &str, &str); 39] = [
     ("PORT", "3000", "where the API is; 0 is a free port"),
     ("DATA_DIR", "./data", "projections, and what is kept for the stand-ins: log, sandbox, keys"),
     ("NATS_URL", "unset", "where NATS is; unset: a nats-server of its own, its log in DATA_DIR/nats"),
@@ -20,18 +20,28 @@ const VARIABLES: [(&str, &str, &str); 33] = [
         "100000",
         "after so many events the projections are kept for replicas to come; 0: never",
     ),
+    ("PROJECTION_CACHE_MB", "16", "how much of its projections each service keeps in memory"),
     ("JWT_KEY", "made once", "signs sessions; unset: kept in DATA_DIR/jwt.key"),
     ("JWT_KEY_PREVIOUS", "unset", "the key before; sessions that it signed are still good"),
+    ("JWT_PRIVATE_KEY", "unset", "signs sessions in place of JWT_KEY: Ed25519, for svc-auth alone"),
+    ("JWT_PUBLIC_KEYS", "that one's", "what sessions are checked with where that signs, separated by commas"),
     (
         "MASTER_KEY",
         "made once",
         "seals people's data, 64 hexadecimal digits; unset: kept in DATA_DIR/master.key",
     ),
+    (
+        "MASTER_KEY_PREVIOUS",
+        "unset",
+        "another version of it, which opens what it sealed while the key is changed",
+    ),
     ("SECURE_COOKIES", "false", "whether sessions need https; a service run on its own: true"),
     ("TRUSTED_PROXIES", "this machine", "whose x-forwarded-for counts: 10.0.0.0/8, 192.0.2.7"),
     ("SCRYPT_LOG_N", "17", "what a password's hash costs: N = 2^this, 14 to 20"),
     ("SIGNUPS_PER_MINUTE", "60", "of each client address; 0 is no limit"),
-    ("SIGNIN_FAILURES_PER_MINUTE", "10", "of each client address; 0 is no limit"),
+    ("SIGNIN_FAILURES_PER_MINUTE", "10", "of each client address, and of each account; 0 is no limit"),
+    ("USER_REQUESTS_PER_MINUTE", "600", "of each user, at each service; 0 is no limit"),
+    ("MAX_OPEN_ORDERS", "10", "how many tickets each user may hold at once; 0 is no limit"),
     ("EXPIRATION_WINDOW_SECONDS", "900", "how long a reservation lasts without a payment"),
     ("STRIPE_KEY", "unset", "Stripe's secret key; unset: a sandbox, and no card is ever charged"),
     ("STRIPE_API_BASE", "Stripe's own", "another server that answers as Stripe does; needs STRIPE_KEY"),

@@ -277,7 +277,7 @@ async fn a_wrong_value_is_one_line_that_names_it() {
         (
             "MASTER_KEY",
             "hunter2",
-            "MASTER_KEY is set to something else (not shown); it must be 32 random bytes as 64 hexadecimal digits",
+            "MASTER_KEY is set to something else (not shown); it must be 32 random bytes as 64 hexadecimal digits, behind 2: if it is the second",
         ),
         (
             "STRIPE_API_BASE",

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use support::text;
 use tempfile::TempDir;
 use uuid::Uuid;
-use web::Keys;
+use web::{Claims, Signer};
 use whole::Whole;
 
 const JWT_KEY: &str = "a key that only this test signs with, 32 characters";
@@ -38,8 +38,8 @@ struct Case {
 }
 
 /// A request by somebody who is signed in: `"POST /api/tickets"`.
-fn signed_in(keys: &Keys, request: &str) -> Case {
-    let token = keys.sign(Uuid::nil(), "somebody@example.com", Duration::from_secs(3600));
+fn signed_in(signer: &Signer, request: &str) -> Case {
+    let token = signer.sign(&Claims::new(Uuid::nil(), "somebody@example.com", 0, Duration::from_secs(3600)));
     signed_out(request).with(header::AUTHORIZATION, format!("Bearer {token}"))
 }
 
@@ -142,7 +142,7 @@ async fn bad_input_is_answered_with_the_contracts_error_and_harms_nothing() {
     let variables = [("JWT_KEY", JWT_KEY), ("SIGNUPS_PER_MINUTE", "0"), ("SIGNIN_FAILURES_PER_MINUTE", "0")];
     let whole = Whole::start(directory.path(), &variables).await;
     let client = Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
-    let keys = Keys::new(JWT_KEY, None);
+    let signer = Signer::new(JWT_KEY);
     let get = async |path: &str| client.get(format!("{}{path}", whole.url)).send().await.unwrap();
     let failures = async || {
         let metrics = get("/metrics").await.text().await.unwrap();
@@ -150,20 +150,20 @@ async fn bad_input_is_answered_with_the_contracts_error_and_harms_nothing() {
     };
     // Before the services were ready, the pages have asked them already.
     let failures_before = failures().await;
-    let things = Things::make(&client, &whole, &keys).await;
+    let things = Things::make(&client, &whole, &signer).await;
 
     let cases: Vec<Case> = [
-        bodies(&keys),
-        sizes(&keys),
-        media_types(&keys),
-        methods(&keys),
-        paths(&keys),
+        bodies(&signer),
+        sizes(&signer),
+        media_types(&signer),
+        methods(&signer),
+        paths(&signer),
         sessions(),
-        owners(&keys, &things),
-        queries(&keys),
-        tickets(&keys),
+        owners(&signer, &things),
+        queries(&signer),
+        tickets(&signer),
         accounts(),
-        orders_and_payments(&keys),
+        orders_and_payments(&signer),
         webhook(),
     ]
     .into_iter()
@@ -181,7 +181,7 @@ async fn bad_input_is_answered_with_the_contracts_error_and_harms_nothing() {
         ("GET /api/tickets?cursor=ffffffffffffffffffffffffffffffff", "", 200),
         ("GET /api/orders?", "", 200),
     ] {
-        let case = signed_in(&keys, request).body(body);
+        let case = signed_in(&signer, request).body(body);
         let position = "ORDERS=x, =, TICKETS=99999999999999999999999, TICKETS=-1, \u{7f}";
         let request = client.request(case.method, format!("{}{}", whole.url, case.path));
         let request = request.headers(case.headers).header("x-position", position.replace('\u{7f}', "~"));
@@ -207,8 +207,8 @@ struct Things {
 }
 
 impl Things {
-    async fn make(client: &Client, whole: &Whole, keys: &Keys) -> Self {
-        let token = keys.sign(Uuid::max(), "owner@example.com", Duration::from_secs(3600));
+    async fn make(client: &Client, whole: &Whole, signer: &Signer) -> Self {
+        let token = signer.sign(&Claims::new(Uuid::max(), "owner@example.com", 0, Duration::from_secs(3600)));
         let post = async |path: &str, body: Value| {
             let request = client.post(format!("{}{path}", whole.url)).bearer_auth(&token).json(&body);
             let answer = request.send().await.unwrap();
@@ -222,7 +222,7 @@ impl Things {
 }
 
 /// Every route that reads a body, asked by somebody who may.
-fn routes_with_a_body(keys: &Keys) -> Vec<Case> {
+fn routes_with_a_body(signer: &Signer) -> Vec<Case> {
     let ticket = format!("PUT /api/tickets/{UNKNOWN}");
     let requests = [
         "POST /api/users/signup",
@@ -232,10 +232,10 @@ fn routes_with_a_body(keys: &Keys) -> Vec<Case> {
         "POST /api/orders",
         "POST /api/payments",
     ];
-    requests.map(|request| signed_in(keys, request)).into()
+    requests.map(|request| signed_in(signer, request)).into()
 }
 
-fn bodies(keys: &Keys) -> Vec<Case> {
+fn bodies(signer: &Signer) -> Vec<Case> {
     let not_json: [&[u8]; 10] = [
         b"",
         b"{",
@@ -252,28 +252,28 @@ fn bodies(keys: &Keys) -> Vec<Case> {
     let mut cases = Vec::new();
     for body in not_json {
         let wrong = |case: Case| case.body(body).is(400, "Body must be valid JSON");
-        cases.extend(routes_with_a_body(keys).into_iter().map(wrong));
+        cases.extend(routes_with_a_body(signer).into_iter().map(wrong));
     }
     for body in not_objects {
         let wrong = |case: Case| case.body(body).is(400, "Body must be a JSON object");
-        cases.extend(routes_with_a_body(keys).into_iter().map(wrong));
+        cases.extend(routes_with_a_body(signer).into_iter().map(wrong));
     }
     cases
 }
 
-fn sizes(keys: &Keys) -> Vec<Case> {
+fn sizes(signer: &Signer) -> Vec<Case> {
     let large = format!(r#"{{"title":"{}","price":1}}"#, "x".repeat(16 * 1024));
     let very_large = vec![b' '; 1024 * 1024];
     let mut cases = Vec::new();
     for body in [large.as_bytes(), &very_large] {
         let too_large = |case: Case| case.body(body).is(413, "Payload Too Large");
-        cases.extend(routes_with_a_body(keys).into_iter().map(too_large));
-        cases.extend(routes_with_a_body(keys).into_iter().map(|case| too_large(case).chunked()));
+        cases.extend(routes_with_a_body(signer).into_iter().map(too_large));
+        cases.extend(routes_with_a_body(signer).into_iter().map(|case| too_large(case).chunked()));
     }
     cases
 }
 
-fn media_types(keys: &Keys) -> Vec<Case> {
+fn media_types(signer: &Signer) -> Vec<Case> {
     let mut cases = Vec::new();
     for value in [
         "text/plain",
@@ -285,14 +285,14 @@ fn media_types(keys: &Keys) -> Vec<Case> {
     ] {
         let other =
             |case: Case| case.with(header::CONTENT_TYPE, value).body("{}").is(415, "Unsupported Media Type");
-        cases.extend(routes_with_a_body(keys).into_iter().map(other));
+        cases.extend(routes_with_a_body(signer).into_iter().map(other));
     }
     let none = |case: Case| case.without(header::CONTENT_TYPE).body("{}").is(415, "Unsupported Media Type");
-    cases.extend(routes_with_a_body(keys).into_iter().map(none));
+    cases.extend(routes_with_a_body(signer).into_iter().map(none));
     cases
 }
 
-fn methods(keys: &Keys) -> Vec<Case> {
+fn methods(signer: &Signer) -> Vec<Case> {
     let requests = [
         "GET /api/users/signup",
         "DELETE /api/users/signin",
@@ -318,10 +318,10 @@ fn methods(keys: &Keys) -> Vec<Case> {
         "DELETE /readyz",
         "PUT /metrics",
     ];
-    requests.map(|request| signed_in(keys, request).is(405, "Method Not Allowed")).into()
+    requests.map(|request| signed_in(signer, request).is(405, "Method Not Allowed")).into()
 }
 
-fn paths(keys: &Keys) -> Vec<Case> {
+fn paths(signer: &Signer) -> Vec<Case> {
     let mut cases = Vec::new();
     let long = "x".repeat(8000);
     let ids = [
@@ -349,19 +349,19 @@ fn paths(keys: &Keys) -> Vec<Case> {
             "DELETE /api/orders/ID",
             "GET /api/orders/ID/history",
         ] {
-            cases.push(signed_in(keys, &request.replace("ID", id)).is(404, "Not Found"));
+            cases.push(signed_in(signer, &request.replace("ID", id)).is(404, "Not Found"));
         }
         for request in ["GET /api/orders/ID/events", "GET /api/payments/ID", "POST /api/payments/ID/refund"] {
-            cases.push(signed_in(keys, &request.replace("ID", id)).is(404, "Not Found"));
+            cases.push(signed_in(signer, &request.replace("ID", id)).is(404, "Not Found"));
         }
-        let put = signed_in(keys, &format!("PUT /api/tickets/{id}"));
+        let put = signed_in(signer, &format!("PUT /api/tickets/{id}"));
         cases.push(put.body(r#"{"title":"Concert","price":1}"#).is(404, "Not Found"));
         // Signed out comes before unknown, and validation too.
         cases.push(signed_out(&format!("GET /api/orders/{id}")).is(401, "Not authorized"));
         cases.push(signed_out(&format!("DELETE /api/orders/{id}")).is(401, "Not authorized"));
         cases.push(signed_out(&format!("GET /api/payments/{id}")).is(401, "Not authorized"));
         cases.push(signed_out(&format!("POST /api/payments/{id}/refund")).is(401, "Not authorized"));
-        let put = signed_in(keys, &format!("PUT /api/tickets/{id}"));
+        let put = signed_in(signer, &format!("PUT /api/tickets/{id}"));
         cases.push(put.body(r#"{"title":"","price":1}"#).names(&[("title", "Title is required")]));
     }
     for path in [
@@ -378,7 +378,7 @@ fn paths(keys: &Keys) -> Vec<Case> {
         "/api//tickets",
         "/api/expirations",
     ] {
-        cases.push(signed_in(keys, &format!("GET {path}")).is(404, "Not Found"));
+        cases.push(signed_in(signer, &format!("GET {path}")).is(404, "Not Found"));
     }
     // What is not the API's is for people.
     for path in [
@@ -394,8 +394,8 @@ fn paths(keys: &Keys) -> Vec<Case> {
         "/tickets/%ff",
         "/assets/../config.rs",
     ] {
-        cases.push(signed_in(keys, &format!("GET {path}")).gives_a_page(404));
-        cases.push(signed_in(keys, &format!("POST {path}")).gives_a_page(404));
+        cases.push(signed_in(signer, &format!("GET {path}")).gives_a_page(404));
+        cases.push(signed_in(signer, &format!("POST {path}")).gives_a_page(404));
     }
     cases
 }
@@ -480,13 +480,13 @@ fn sessions() -> Vec<Case> {
     cases
 }
 
-fn owners(keys: &Keys, things: &Things) -> Vec<Case> {
+fn owners(signer: &Signer, things: &Things) -> Vec<Case> {
     let Things { ticket, order } = things;
     let valid = r#"{"title":"Mine","price":1}"#;
     let pay = format!(r#"{{"orderId":"{order}","token":"pm_card_visa"}}"#);
     let mut cases = vec![
-        signed_in(keys, &format!("PUT /api/tickets/{ticket}")).body(valid),
-        signed_in(keys, "POST /api/payments").body(pay),
+        signed_in(signer, &format!("PUT /api/tickets/{ticket}")).body(valid),
+        signed_in(signer, "POST /api/payments").body(pay),
     ];
     for request in [
         "GET /api/orders/ID",
@@ -495,15 +495,15 @@ fn owners(keys: &Keys, things: &Things) -> Vec<Case> {
         "GET /api/orders/ID/events",
         "POST /api/payments/ID/refund",
     ] {
-        cases.push(signed_in(keys, &request.replace("ID", order)));
+        cases.push(signed_in(signer, &request.replace("ID", order)));
     }
     let mut cases: Vec<_> = cases.into_iter().map(|case| case.is(401, "Not authorized")).collect();
-    let reserve = signed_in(keys, "POST /api/orders").body(format!(r#"{{"ticketId":"{ticket}"}}"#));
+    let reserve = signed_in(signer, "POST /api/orders").body(format!(r#"{{"ticketId":"{ticket}"}}"#));
     cases.push(reserve.is(400, "Ticket is already reserved"));
     cases
 }
 
-fn queries(keys: &Keys) -> Vec<Case> {
+fn queries(signer: &Signer) -> Vec<Case> {
     let limit = ("limit", "Limit must be a number from 1 to 1000");
     let cursor = ("cursor", "Cursor must be one from a Link header");
     let status = ("status", "Status must be all, or left out");
@@ -528,9 +528,9 @@ fn queries(keys: &Keys) -> Vec<Case> {
             ("cursor=zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz", cursor),
             ("cursor=ffffffffffffffffffffffffffffffffff", cursor),
         ] {
-            cases.push(signed_in(keys, &format!("GET {path}?{query}")).names(&[error]));
+            cases.push(signed_in(signer, &format!("GET {path}?{query}")).names(&[error]));
         }
-        cases.push(signed_in(keys, &format!("GET {path}?limit=x&cursor=x")).names(&[limit, cursor]));
+        cases.push(signed_in(signer, &format!("GET {path}?limit=x&cursor=x")).names(&[limit, cursor]));
     }
     for query in ["status=sold", "status=", "status=ALL", "status=all%00", "status=%ff"] {
         cases.push(signed_out(&format!("GET /api/tickets?{query}")).names(&[status]));
@@ -538,7 +538,7 @@ fn queries(keys: &Keys) -> Vec<Case> {
     cases
 }
 
-fn tickets(keys: &Keys) -> Vec<Case> {
+fn tickets(signer: &Signer) -> Vec<Case> {
     const NOT_POSITIVE: &str = "Price must be greater than 0";
     const TOO_PRECISE: &str = "Price must have at most 2 decimals";
     const TOO_LARGE: &str = "Price must be at most 999999.99";
@@ -578,7 +578,7 @@ fn tickets(keys: &Keys) -> Vec<Case> {
     ] {
         let body = format!(r#"{{"title":"Concert","price":{price}}}"#);
         cases.extend(
-            requests.map(|request| signed_in(keys, request).body(&*body).names(&[("price", message)])),
+            requests.map(|request| signed_in(signer, request).body(&*body).names(&[("price", message)])),
         );
     }
     let long = format!("{:?}", "ß".repeat(201));
@@ -592,11 +592,11 @@ fn tickets(keys: &Keys) -> Vec<Case> {
     ] {
         let body = format!(r#"{{"title":{title},"price":1}}"#);
         cases.extend(
-            requests.map(|request| signed_in(keys, request).body(&*body).names(&[("title", message)])),
+            requests.map(|request| signed_in(signer, request).body(&*body).names(&[("title", message)])),
         );
     }
     let both = [("title", NO_TITLE), ("price", NOT_POSITIVE)];
-    cases.extend(requests.map(|request| signed_in(keys, request).body("{}").names(&both)));
+    cases.extend(requests.map(|request| signed_in(signer, request).body("{}").names(&both)));
     cases
 }
 
@@ -649,13 +649,13 @@ fn accounts() -> Vec<Case> {
     cases
 }
 
-fn orders_and_payments(keys: &Keys) -> Vec<Case> {
+fn orders_and_payments(signer: &Signer) -> Vec<Case> {
     const TICKET: (&str, &str) = ("ticketId", "TicketId must be provided");
     const TOKEN: (&str, &str) = ("token", "Token must be provided");
     const ORDER: (&str, &str) = ("orderId", "OrderId must be provided");
 
-    let order = |body: Value| signed_in(keys, "POST /api/orders").body(body.to_string());
-    let pay = |body: Value| signed_in(keys, "POST /api/payments").body(body.to_string());
+    let order = |body: Value| signed_in(signer, "POST /api/orders").body(body.to_string());
+    let pay = |body: Value| signed_in(signer, "POST /api/payments").body(body.to_string());
     let mut cases = Vec::new();
     for id in [
         json!(""),

@@ -90,9 +90,16 @@ async fn every_page_says_what_a_browser_may_do_with_it() {
     let directory = TempDir::new().unwrap();
     let whole = Whole::start(directory.path(), &[]).await;
     let client = client();
-    for path in
-        ["/", "/auth/signin", "/auth/signup", "/tickets/new", "/orders", "/nothing/here", "/assets/none"]
-    {
+    for path in [
+        "/",
+        "/auth/signin",
+        "/auth/signup",
+        "/tickets/new",
+        "/orders",
+        "/api/docs",
+        "/nothing/here",
+        "/assets/none",
+    ] {
         let answer = client.get(format!("{}{path}", whole.url)).send().await.unwrap();
         is_guarded(path, answer.headers());
     }

@@ -260,6 +260,8 @@ fn an_unknown_field_is_caught() {
 struct Reader {
     may: BTreeSet<String>,
     must: BTreeSet<String>,
+    /// One of each is enough.
+    one_of: Vec<[&'static str; 2]>,
 }
 
 impl Reader {
@@ -268,11 +270,16 @@ impl Reader {
         let config = read(&format!("{program}/src/config.rs"));
         let mut code =
             config.clone() + &read(&format!("{program}/src/main.rs")) + &read("libs/web/src/env.rs");
-        if config.contains("service::store_config") {
-            code += &read("libs/service/src/lib.rs");
-        }
-        if config.contains("Keys::from_env") {
-            code += &read("libs/web/src/jwt.rs");
+        for (call, file) in [
+            ("service::store_config", "libs/service/src/lib.rs"),
+            ("service::requests_per_minute", "libs/service/src/sessions.rs"),
+            ("Keys::from_env", "libs/web/src/jwt.rs"),
+            ("Signer::from_env", "libs/web/src/jwt.rs"),
+            ("Proxies::from_env", "libs/web/src/client.rs"),
+        ] {
+            if config.contains(call) {
+                code += &read(file);
+            }
         }
         // Tests read what they like.
         let code: String = code.split("\n#[cfg(test)]").map(after_tests).collect();
@@ -281,12 +288,21 @@ impl Reader {
             let names = calls.filter_map(|at| code[at..].split_once('(')?.1.trim_start().strip_prefix('"'));
             names.filter_map(|rest| rest.split('"').next()).map(str::to_owned).collect::<BTreeSet<_>>()
         };
-        let must = asked(&[".required", ".secret"]);
+        let mut must = asked(&[".required", ".secret"]);
         let mut may = asked(&[".or", ".optional", ".optional_secret"]);
         may.extend(must.clone());
         // tracing-subscriber's own.
         may.insert("RUST_LOG".into());
-        Self { may, must }
+        let mut one_of = Vec::new();
+        if must.remove("JWT_KEY") {
+            let signs = config.contains("Signer::from_env");
+            one_of.push([if signs { "JWT_PRIVATE_KEY" } else { "JWT_PUBLIC_KEYS" }, "JWT_KEY"]);
+            if !signs {
+                // Where sessions are only checked, nobody shall find what makes them.
+                may.remove("JWT_PRIVATE_KEY");
+            }
+        }
+        Self { may, must, one_of }
     }
 }
 
@@ -298,7 +314,9 @@ fn after_tests(part: &str) -> &str {
 fn wrong_variables(program: &str, set: &BTreeSet<String>, reader: &Reader) -> Vec<String> {
     let unread = set.difference(&reader.may).map(|name| format!("{program} does not read {name}"));
     let unset = reader.must.difference(set).map(|name| format!("{program} needs {name}"));
-    unread.chain(unset).collect()
+    let none_of = reader.one_of.iter().filter(|[one, other]| !set.contains(*one) && !set.contains(*other));
+    let none_of = none_of.map(|[one, other]| format!("{program} needs {one} or {other}"));
+    unread.chain(unset).chain(none_of).collect()
 }
 
 #[test]
@@ -310,10 +328,15 @@ fn a_wrong_variable_is_caught() {
     {
         assert!(reader.may.contains(name), "{name}: {:?}", reader.may);
     }
-    assert_eq!(reader.must, set(&["NATS_URL", "JWT_KEY", "STRIPE_KEY"]));
+    assert_eq!(reader.must, set(&["NATS_URL", "STRIPE_KEY"]));
+    assert_eq!(reader.one_of, [["JWT_PUBLIC_KEYS", "JWT_KEY"]]);
+    assert!(!reader.may.contains("JWT_PRIVATE_KEY"));
+    assert!(Reader::of("svc-auth").may.contains("JWT_PRIVATE_KEY"));
+    assert!(Reader::of("svc-tickets").may.contains("TRUSTED_PROXIES"));
     assert!(!Reader::of("svc-expiration").may.contains("JWT_KEY"));
     assert_eq!(wrong_variables("x", &set(&["NATS_URL", "JWT_KEY", "STRIPE_KEY"]), &reader), [""; 0]);
     assert_eq!(wrong_variables("x", &set(&["NATS_URI", "JWT_KEY", "STRIPE_KEY"]), &reader).len(), 2);
+    assert_eq!(wrong_variables("x", &set(&["NATS_URL", "STRIPE_KEY"]), &reader).len(), 1);
 }
 
 /// What NATS' configuration reads of its environment, `$NAME`.

@@ -33,9 +33,9 @@ use tokio_util::sync::CancellationToken;
 /// Each service, the stream that it owns, and those that it reads.
 const SERVICES: [(&str, &str, &[&str]); 5] = [
     ("svc-auth", "USERS", &["USERS", "KV_user-keys"]),
-    ("svc-tickets", "TICKETS", &["TICKETS", "ORDERS"]),
-    ("svc-orders", "ORDERS", &["ORDERS", "TICKETS", "PAYMENTS", "EXPIRATIONS"]),
-    ("svc-payments", "PAYMENTS", &["PAYMENTS", "ORDERS", "TICKETS"]),
+    ("svc-tickets", "TICKETS", &["TICKETS", "ORDERS", "USERS"]),
+    ("svc-orders", "ORDERS", &["ORDERS", "TICKETS", "PAYMENTS", "EXPIRATIONS", "USERS"]),
+    ("svc-payments", "PAYMENTS", &["PAYMENTS", "ORDERS", "TICKETS", "USERS"]),
     ("svc-expiration", "EXPIRATIONS", &["EXPIRATIONS", "ORDERS"]),
 ];
 

@@ -29,7 +29,9 @@ use crate::{
 
 /// What is the same for both, and not what a service has by default: a line in the log for each request, and scrypt's
 /// cost (nobody signs in here).
-const VARIABLES: [(&str, &str); 2] = [("RUST_LOG", "warn"), ("JWT_KEY", JWT_KEY)];
+// A crowd asks as a few thousand people would who cannot be told from it: nobody is told to slow down.
+const VARIABLES: [(&str, &str); 4] =
+    [("RUST_LOG", "warn"), ("JWT_KEY", JWT_KEY), ("USER_REQUESTS_PER_MINUTE", "0"), ("MAX_OPEN_ORDERS", "0")];
 /// For how long nothing is appended when all is done.
 const STILL: Duration = Duration::from_millis(750);
 /// How far ahead of their being due orders are placed, and for each.
@@ -73,7 +75,7 @@ impl Market {
     pub(crate) fn session(&self) -> String {
         let id = Uuid::now_v7();
         let hour = Duration::from_secs(3600);
-        web::Keys::new(JWT_KEY, None).sign(id, &format!("{id}@example.com"), hour)
+        web::Signer::new(JWT_KEY).sign(&web::Claims::new(id, &format!("{id}@example.com"), 0, hour))
     }
 
     /// How many orders' events have gone to the log together with others so far.

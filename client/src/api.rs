@@ -1,6 +1,9 @@
 //! The HTTP API, asked for a visitor: their cookies go along, and what it sets goes back to them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use ::http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
@@ -52,7 +55,7 @@ impl Upstream {
 
     /// The API as somebody without cookies sees it.
     pub(crate) fn anonymous(&self) -> Api {
-        Api { upstream: self.clone(), headers: HeaderMap::new() }
+        Api { upstream: self.clone(), headers: HeaderMap::new(), renewed: Arc::default() }
     }
 
     /// The API as the sender of these headers sees it.
@@ -67,7 +70,7 @@ impl Upstream {
         if let Ok(way) = HeaderValue::try_from(way.join(", ")) {
             own.insert(FORWARDED_FOR, way);
         }
-        Api { upstream: self.clone(), headers: own }
+        Api { upstream: self.clone(), headers: own, renewed: Arc::default() }
     }
 }
 
@@ -76,6 +79,8 @@ impl Upstream {
 pub(crate) struct Api {
     upstream: Upstream,
     headers: HeaderMap,
+    /// The cookies of a session that was renewed meanwhile. Clones share them.
+    renewed: Arc<Mutex<Vec<HeaderValue>>>,
 }
 
 /// What came of asking, and the cookies that the visitor is to keep.
@@ -130,7 +135,13 @@ impl Api {
         }
         let route = "/api/users/currentuser";
         let answer = self.ask::<CurrentUser>(Method::GET, route, route, None).await?;
+        self.renewed.lock().unwrap_or_else(PoisonError::into_inner).extend(answer.cookies);
         Ok(answer.body.current_user)
+    }
+
+    /// The cookies that the visitor is to keep, as their session was renewed by asking who they are.
+    pub(crate) fn renewed(&self) -> Vec<HeaderValue> {
+        std::mem::take(&mut *self.renewed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) async fn sign_up(&self, email: &str, password: &str) -> Result<Answer<User>, Error> {
@@ -145,6 +156,12 @@ impl Api {
 
     pub(crate) async fn sign_out(&self) -> Result<Answer<()>, Error> {
         let route = "/api/users/signout";
+        self.tell(Method::POST, route, route, Some(json!({}))).await
+    }
+
+    /// Ends all of the visitor's sessions.
+    pub(crate) async fn sign_out_everywhere(&self) -> Result<Answer<()>, Error> {
+        let route = "/api/users/signout-all";
         self.tell(Method::POST, route, route, Some(json!({}))).await
     }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use ::http::{
     HeaderMap, HeaderValue, StatusCode,
-    header::{CONTENT_SECURITY_POLICY, LOCATION, REFERRER_POLICY, RETRY_AFTER, SET_COOKIE},
+    header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY, RETRY_AFTER, SET_COOKIE},
 };
 use contract::{
     OrderId, TicketId,
@@ -69,8 +69,8 @@ type Made = Result<Response, Error>;
 
 pub(crate) fn routes(site: Site) -> BoxedFilter<(Response,)> {
     let visit = visit(site);
-    let get = warp::get().and(visit.clone());
-    let post = warp::post().and(visit.clone()).and(web::body());
+    let get = web::get().and(visit.clone());
+    let post = web::post().and(visit.clone()).and(web::body());
 
     let home = path::end().and(web::route("/")).and(get.clone()).and(web::query()).then(tickets);
     let new = path!("tickets" / "new").and(web::route("/tickets/new"));
@@ -86,12 +86,15 @@ pub(crate) fn routes(site: Site) -> BoxedFilter<(Response,)> {
     let sign_in = path!("auth" / "signin").and(web::route("/auth/signin"));
     let sign_out = path!("auth" / "signout").and(web::route("/auth/signout"));
     let account = path!("account").and(web::route("/account"));
+    let everywhere = path!("account" / "signout-all").and(web::route("/account/signout-all"));
     let erased = path!("account" / "erased").and(web::route("/account/erased"));
     let erase = path!("account" / "erase").and(web::route("/account/erase"));
     let live_tickets = path!("live" / "tickets").and(web::route("/live/tickets"));
     let live_ticket = path!("live" / "tickets" / TicketId).and(web::route("/live/tickets/:id"));
     let live_order = path!("live" / "orders" / OrderId).and(web::route("/live/orders/:id"));
     let asset = path!("assets" / String).and(web::route("/assets/:name"));
+    let docs = path!("api" / "docs").and(web::route("/api/docs"));
+    let openapi = path!("api" / "docs" / "openapi.json").and(web::route("/api/docs/openapi.json"));
 
     let reading = home
         .or(new.and(get.clone()).then(new_ticket))
@@ -122,6 +125,10 @@ pub(crate) fn routes(site: Site) -> BoxedFilter<(Response,)> {
         .unify()
         .or(live_order.and(get.clone()).then(self::live_order))
         .unify()
+        .or(docs.and(get.clone()).then(self::docs))
+        .unify()
+        .or(openapi.and(web::get()).map(self::openapi))
+        .unify()
         // Where a form was sent to, the page is that it was on: for whoever reloads, or comes back.
         .or(buy.map(|_| ()).untuple_one().and(get.clone()).then(page_of_form))
         .unify()
@@ -129,9 +136,11 @@ pub(crate) fn routes(site: Site) -> BoxedFilter<(Response,)> {
         .unify()
         .or(cancel.map(|_| ()).untuple_one().and(get.clone()).then(page_of_form))
         .unify()
+        .or(everywhere.and(get.clone()).then(page_of_form))
+        .unify()
         .or(erase.and(get).then(page_of_form))
         .unify()
-        .or(asset.and(warp::get()).and(web::query()).map(asset_file))
+        .or(asset.and(web::get()).and(web::query()).map(asset_file))
         .unify()
         .boxed();
     let writing = new
@@ -152,6 +161,8 @@ pub(crate) fn routes(site: Site) -> BoxedFilter<(Response,)> {
         .or(sign_in.and(post.clone()).then(self::sign_in))
         .unify()
         .or(sign_out.and(post.clone()).then(self::sign_out))
+        .unify()
+        .or(everywhere.and(post.clone()).then(sign_out_everywhere))
         .unify()
         .or(erase.and(post).then(self::erase))
         .unify()
@@ -328,6 +339,10 @@ async fn sign_out(visit: Visit, _: Body) -> Made {
     Ok(see("/", visit.api.sign_out().await?.cookies))
 }
 
+async fn sign_out_everywhere(visit: Visit, _: Body) -> Made {
+    Ok(see("/", visit.api.sign_out_everywhere().await?.cookies))
+}
+
 async fn account(visit: Visit) -> Made {
     let content = visit.account(&Form::default()).await?;
     Ok(visit.page("My account", content))
@@ -370,6 +385,16 @@ async fn live_order(id: OrderId, visit: Visit) -> Made {
 
 fn asset_file(name: String, query: Query) -> Made {
     assets::asset(&name, query.get("v"))
+}
+
+async fn docs(visit: Visit) -> Made {
+    Ok(visit.page("The API", pages::docs::page()))
+}
+
+fn openapi() -> Made {
+    let mut response = pages::docs::for_programs().into_response();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
 }
 
 impl Visit {
@@ -427,7 +452,9 @@ impl Visit {
     fn problems(&self, status: StatusCode, title: &str, problems: &[Problem], content: Markup) -> Response {
         let frame = Frame { path: &self.path, signed_in: self.api.has_session(), stripe: &self.site.stripe };
         let page = Page { title, problems, content }.render(frame);
-        with_status(html(page.into_string()), status).into_response()
+        let page = with_status(html(page.into_string()), status).into_response();
+        // Of a session that was renewed while the page was made.
+        keeping(page, self.api.renewed())
     }
 }
 
@@ -515,7 +542,8 @@ fn sign_in_first(path: &str) -> String {
 
 /// The page that a form was on; a page's own path else. What was sent by a button is not sent again from an address.
 fn page_of(path: &str) -> &str {
-    let page = ["/buy", "/pay", "/cancel", "/erase"].iter().find_map(|verb| path.strip_suffix(verb));
+    let page =
+        ["/buy", "/pay", "/cancel", "/erase", "/signout-all"].iter().find_map(|verb| path.strip_suffix(verb));
     page.unwrap_or(if path.ends_with("/refund") { "/listings" } else { path })
 }
 
@@ -546,6 +574,7 @@ mod tests {
         check("/orders", "/auth/signin?next=%2Forders");
         check("/tickets/1/buy", "/auth/signin?next=%2Ftickets%2F1");
         check("/account/erase", "/auth/signin?next=%2Faccount");
+        check("/account/signout-all", "/auth/signin?next=%2Faccount");
         check("/listings/1/refund", "/auth/signin?next=%2Flistings");
     }
 }

@@ -92,13 +92,11 @@ fn elements(name: &str, html: &str) -> Event {
 
 /// The cards of the list, as they change.
 pub(crate) fn tickets(feed: &TicketFeed, place: OwnedSemaphorePermit) -> Response {
-    web::sse(feed.changes().map(move |change| {
-        let _held = &place;
-        match change {
-            Some(change) => elements("ticket", &change.card),
-            None => reload(),
-        }
-    }))
+    let events = feed.changes().map(|change| match change {
+        Some(change) => elements("ticket", &change.card),
+        None => reload(),
+    });
+    web::sse(place, events)
 }
 
 /// One ticket's page, as the visitor may see it.
@@ -114,14 +112,13 @@ pub(crate) async fn ticket(
     let show =
         move |ticket: &Ticket| elements("ticket", &pages::tickets::state(ticket, viewer).into_string());
     let then = changes.filter_map(move |change| {
-        let _held = &place;
         let event = match change {
             Some(change) => (change.ticket.id == id).then(|| show(&change.ticket)),
             None => Some(reload()),
         };
         std::future::ready(event)
     });
-    Ok(web::sse(futures::stream::iter([show(&first)]).chain(then)))
+    Ok(web::sse(place, futures::stream::iter([show(&first)]).chain(then)))
 }
 
 /// One order's page, as it stands and whenever that changes.
@@ -134,8 +131,7 @@ pub(crate) async fn order(
     let mut changes = api.order_changes(id).await?.fuse().boxed();
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    Ok(web::sse(async_stream::stream! {
-        let _held = place;
+    let events = async_stream::stream! {
         let mut shown = String::new();
         let (mut is_moving, mut version) = (true, 0);
         loop {
@@ -156,7 +152,8 @@ pub(crate) async fn order(
                 shown = html;
             }
         }
-    }))
+    };
+    Ok(web::sse(place, events))
 }
 
 #[cfg(test)]

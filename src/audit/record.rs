@@ -33,6 +33,7 @@ pub(crate) struct Record {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     UserSignedUp,
+    UserSignedOut,
     UserErased,
     TicketCreated,
     TicketUpdated,
@@ -55,8 +56,9 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const ALL: [(Kind, &str); 20] = [
+    const ALL: [(Kind, &str); 21] = [
         (Kind::UserSignedUp, "user:signed-up"),
+        (Kind::UserSignedOut, "user:signed-out"),
         (Kind::UserErased, "user:erased"),
         (Kind::TicketCreated, "ticket:created"),
         (Kind::TicketUpdated, "ticket:updated"),
@@ -101,7 +103,7 @@ impl fmt::Display for Kind {
 /// What happened, as far as the rules look at it.
 #[derive(Debug)]
 pub(crate) enum Fact {
-    User { user: Uuid },
+    User { user: Uuid, epoch: u32 },
     Ticket(TicketFact),
     Ordered { order: Uuid, buyer: Uuid, price: i64, expires_ms: i64 },
     OrderChanged { order: Uuid, payment: Option<Uuid>, reason: Option<Reason> },
@@ -236,12 +238,16 @@ struct Payload {
 impl Payload {
     fn read(kind: Kind, payload: &[u8]) -> Result<Self, String> {
         match kind {
-            Kind::UserSignedUp | Kind::UserErased => {
+            Kind::UserSignedUp | Kind::UserSignedOut | Kind::UserErased => {
                 let user: User<'_> = json(payload)?;
                 if kind == Kind::UserSignedUp {
                     user.email.as_ref().and(user.password_hash.as_ref()).ok_or("what is sealed in it")?;
                 }
-                Ok(Self { version: user.version, about: user.id, fact: Fact::User { user: user.id } })
+                if kind == Kind::UserSignedOut {
+                    user.epoch.ok_or("missing field `epoch`")?;
+                }
+                let fact = Fact::User { user: user.id, epoch: user.epoch.unwrap_or_default() };
+                Ok(Self { version: user.version, about: user.id, fact })
             }
             Kind::TicketCreated | Kind::TicketUpdated => {
                 let ticket: Ticket<'_> = json(payload)?;
@@ -331,6 +337,7 @@ struct User<'a> {
     email: Option<Cow<'a, str>>,
     #[serde(borrow)]
     password_hash: Option<Cow<'a, str>>,
+    epoch: Option<u32>,
     version: u64,
 }
 

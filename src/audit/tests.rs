@@ -9,7 +9,7 @@ use contract::{
     event::{
         CancelReason, ExpirationComplete, OrderAwaitingPayment, OrderCancelled, OrderCompleted, OrderCreated,
         OrderStatus, OrderedTicket, PaymentRequested, PaymentSettled, PaymentUnsettled, Sealed,
-        TicketCreated, TicketRef, TicketUpdated, UserErased, UserSignedUp,
+        TicketCreated, TicketRef, TicketUpdated, UserErased, UserSignedOut, UserSignedUp,
     },
     stream::{
         EXPIRATIONS, ORDERS, PAYMENTS, Stream, TICKETS, USERS, expiration_subject, order_subject,
@@ -610,5 +610,22 @@ fn an_address_is_one_persons_and_who_is_erased_has_no_key() {
     logs.keys = Some(Keys::from([(SELLER.0, false), (BUYER.0, true)]));
     logs.append(USERS, &subject, &signed_up(UserId(Uuid::from_u128(9))), None);
     logs.append(USERS, &subject, &UserEvent::Erased(UserErased { id: SELLER }), None);
+    check(&logs, &[(Code::IllegalTransition, "USERS", 4), (Code::IllegalTransition, "USERS", 5)]);
+}
+
+#[test]
+fn sessions_end_one_epoch_after_the_other() {
+    let signed_up =
+        UserSignedUp { id: SELLER, email: Sealed("00".into()), password_hash: Sealed("00".into()) };
+    let signed_out = |id, epoch| UserEvent::SignedOut(UserSignedOut { id, epoch });
+    let mut logs = Logs::default();
+    let subject = user_subject("00ff");
+    logs.append(USERS, &subject, &UserEvent::SignedUp(signed_up), None);
+    logs.append(USERS, &subject, &signed_out(SELLER, 1), None);
+    logs.append(USERS, &subject, &signed_out(SELLER, 2), None);
+    logs.keys = Some(Keys::from([(SELLER.0, true)]));
+    check(&logs, &[]);
+    logs.append(USERS, &subject, &signed_out(SELLER, 4), None);
+    logs.append(USERS, &subject, &signed_out(BUYER, 5), None);
     check(&logs, &[(Code::IllegalTransition, "USERS", 4), (Code::IllegalTransition, "USERS", 5)]);
 }

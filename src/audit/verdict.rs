@@ -179,7 +179,7 @@ fn lawful_causes(kind: Kind, reason: Option<Reason>) -> (&'static [Kind], bool) 
             (&[Kind::OrderCreated, Kind::OrderCancelled, Kind::OrderCompleted], false)
         }
         // Somebody's word: a user's, a seller's, a buyer's.
-        (Kind::UserSignedUp | Kind::UserErased | Kind::TicketCreated, _)
+        (Kind::UserSignedUp | Kind::UserSignedOut | Kind::UserErased | Kind::TicketCreated, _)
         | (Kind::OrderCreated | Kind::OrderCancelled | Kind::PaymentRequested, _) => (&[], false),
         // What a look at Stripe showed, whatever led to the look; or a webhook did, or the clock.
         _ => (

@@ -6,8 +6,9 @@ use std::fmt;
 
 use contract::{
     UserEvent, UserId,
-    event::{Sealed, UserErased, UserSignedUp},
+    event::{Sealed, UserErased, UserSignedOut, UserSignedUp},
 };
+use icu_normalizer::ComposingNormalizerBorrowed;
 use serde::{Deserialize, Serialize};
 
 /// One email address, as its events tell.
@@ -31,6 +32,8 @@ pub struct Account {
     pub email: Sealed,
     /// The password's hash in PHC form, sealed.
     pub password_hash: Sealed,
+    /// How often all their sessions were ended: those of an earlier epoch are over.
+    pub epoch: u32,
 }
 
 /// Why somebody cannot do what they want.
@@ -41,12 +44,20 @@ pub enum Rejection {
 }
 
 /// Folds one event into the address.
-pub fn evolve(_: Address, event: &UserEvent) -> Address {
-    match event {
-        UserEvent::SignedUp(UserSignedUp { id, email, password_hash }) => {
-            Address::Taken(Account { id: *id, email: email.clone(), password_hash: password_hash.clone() })
+pub fn evolve(address: Address, event: &UserEvent) -> Address {
+    match (event, address) {
+        (UserEvent::SignedUp(UserSignedUp { id, email, password_hash }), _) => Address::Taken(Account {
+            id: *id,
+            email: email.clone(),
+            password_hash: password_hash.clone(),
+            epoch: 0,
+        }),
+        (UserEvent::SignedOut(UserSignedOut { id: _, epoch }), Address::Taken(account)) => {
+            Address::Taken(Account { epoch: *epoch, ..account })
         }
-        UserEvent::Erased(UserErased { id: _ }) => Address::Free,
+        (UserEvent::SignedOut(_), Address::Free) | (UserEvent::Erased(UserErased { id: _ }), _) => {
+            Address::Free
+        }
     }
 }
 
@@ -67,8 +78,25 @@ pub fn vacant(address: &Address) -> Result<(), Rejection> {
 /// When it is taken.
 pub fn sign_up(address: &Address, account: &Account) -> Result<Option<UserEvent>, Rejection> {
     vacant(address)?;
-    let Account { id, email, password_hash } = account.clone();
+    let Account { id, email, password_hash, epoch: _ } = account.clone();
     Ok(Some(UserEvent::SignedUp(UserSignedUp { id, email, password_hash })))
+}
+
+/// Whether a session of this user and epoch is good: they have the address, and have not ended their sessions since.
+pub fn is_signed_in(address: &Address, id: UserId, epoch: u32) -> bool {
+    matches!(address, Address::Taken(account) if account.id == id && account.epoch == epoch)
+}
+
+/// Whether a session of this user and epoch was ended, while they have their account: once that is erased, nobody can tell.
+pub fn has_signed_out(address: &Address, id: UserId, epoch: u32) -> bool {
+    matches!(address, Address::Taken(account) if account.id == id && account.epoch != epoch)
+}
+
+/// Ends all sessions of the user's, as somebody with a session of `epoch` asks for.
+///
+/// Nothing when that is over itself: whoever asks again, or later, does not end the sessions of after.
+pub fn sign_out_everywhere(address: &Address, id: UserId, epoch: u32) -> Option<UserEvent> {
+    is_signed_in(address, id, epoch).then(|| UserEvent::SignedOut(UserSignedOut { id, epoch: epoch + 1 }))
 }
 
 /// Gives the address of whoever is erased back.
@@ -131,19 +159,50 @@ impl fmt::Debug for Email {
     }
 }
 
-/// A password. Does not show itself in a log.
+/// What is tried first by whoever guesses, in lower case: from lists of passwords that were leaked, those of eight
+/// characters or more that stand near the top of many.
+const COMMON_PASSWORDS: &str = include_str!("common_passwords.txt");
+
+/// A password in its one spelling: the same letters may be typed in several ways (Unicode's NFKC, as NIST SP 800-63B,
+/// 5.1.1.2, says). Does not show itself in a log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(String);
 
+/// Why a password is none to sign up with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadPassword {
+    /// It has too few characters, or too many.
+    Length,
+    /// It is what others try first: one of the commonest, one letter again and again, or its owner's address.
+    Common,
+}
+
 impl Password {
-    /// A password to sign up with: 8 to 128 characters, and any characters.
-    pub fn parse_new(text: &str) -> Option<Self> {
-        (8..=128).contains(&text.chars().count()).then(|| Self(text.to_owned()))
+    /// A password to sign up with: 8 to 128 characters, and any characters, as NIST SP 800-63B has it. Of which kinds they
+    /// are does not matter; that nobody guesses it does.
+    ///
+    /// # Errors
+    /// With the rule that it breaks. `email` is its owner's, if that is known.
+    pub fn parse_new(text: &str, email: Option<&Email>) -> Result<Self, BadPassword> {
+        let Self(text) = Self::spelt(text);
+        if !(8..=128).contains(&text.chars().count()) {
+            return Err(BadPassword::Length);
+        }
+        let lower = text.to_lowercase();
+        let first = lower.chars().next();
+        let is_guessed = COMMON_PASSWORDS.lines().any(|common| common == lower)
+            || lower.chars().all(|letter| Some(letter) == first)
+            || email.is_some_and(|Email(email)| *email == lower);
+        if is_guessed { Err(BadPassword::Common) } else { Ok(Self(text)) }
     }
 
     /// A password to sign in with: anything that is not empty, since rules for new ones may change.
     pub fn parse(text: &str) -> Option<Self> {
-        (!text.is_empty()).then(|| Self(text.to_owned()))
+        (!text.is_empty()).then(|| Self::spelt(text))
+    }
+
+    fn spelt(text: &str) -> Self {
+        Self(ComposingNormalizerBorrowed::new_nfkc().normalize(text).into_owned())
     }
 
     /// The password's bytes, as they are hashed.
@@ -167,16 +226,25 @@ mod tests {
 
     fn account(number: u128) -> Account {
         let sealed = |what: &str| Sealed(format!("{what} {number}"));
-        Account { id: UserId(Uuid::from_u128(number)), email: sealed("email"), password_hash: sealed("hash") }
+        Account {
+            id: UserId(Uuid::from_u128(number)),
+            email: sealed("email"),
+            password_hash: sealed("hash"),
+            epoch: 0,
+        }
     }
 
     fn signed_up(number: u128) -> UserEvent {
-        let Account { id, email, password_hash } = account(number);
+        let Account { id, email, password_hash, epoch: _ } = account(number);
         UserEvent::SignedUp(UserSignedUp { id, email, password_hash })
     }
 
     fn erased(number: u128) -> UserEvent {
         UserEvent::Erased(UserErased { id: UserId(Uuid::from_u128(number)) })
+    }
+
+    fn signed_out(number: u128, epoch: u32) -> UserEvent {
+        UserEvent::SignedOut(UserSignedOut { id: UserId(Uuid::from_u128(number)), epoch })
     }
 
     fn given(events: &[UserEvent]) -> Address {
@@ -213,6 +281,31 @@ mod tests {
         assert_eq!(erase(&given(&[]), account(1).id), None);
         assert_eq!(erase(&given(&[signed_up(1), erased(1)]), account(1).id), None);
         assert_eq!(erase(&given(&[signed_up(1), erased(1), signed_up(2)]), account(1).id), None);
+    }
+
+    #[test]
+    fn signing_out_everywhere_ends_the_sessions_of_before_and_none_of_after() {
+        let id = account(1).id;
+        let before = given(&[signed_up(1)]);
+        assert!(is_signed_in(&before, id, 0));
+        assert_eq!(sign_out_everywhere(&before, id, 0), Some(signed_out(1, 1)));
+        let after = given(&[signed_up(1), signed_out(1, 1)]);
+        assert!(!is_signed_in(&after, id, 0));
+        assert!(is_signed_in(&after, id, 1));
+        assert!(has_signed_out(&after, id, 0) && !has_signed_out(&after, id, 1));
+        assert!(!has_signed_out(&given(&[signed_up(1), signed_out(1, 1), erased(1)]), id, 0));
+        assert_eq!(sign_out_everywhere(&after, id, 0), None);
+        assert_eq!(sign_out_everywhere(&after, id, 1), Some(signed_out(1, 2)));
+    }
+
+    #[test]
+    fn nobody_signs_out_who_is_erased_or_another() {
+        let erased = given(&[signed_up(1), erased(1)]);
+        let another = given(&[signed_up(2)]);
+        for address in [erased, another] {
+            assert!(!is_signed_in(&address, account(1).id, 0));
+            assert_eq!(sign_out_everywhere(&address, account(1).id, 0), None);
+        }
     }
 
     #[derive(Clone, Copy, Debug)]
@@ -314,17 +407,39 @@ mod tests {
     #[test]
     fn a_new_password_is_counted_in_characters() {
         for (text, expected) in [
-            ("1234567".to_owned(), false),
-            ("12345678".to_owned(), true),
-            ("ä".repeat(7), false),
-            ("ä".repeat(8), true),
-            ("🎫".repeat(128), true),
-            ("x".repeat(129), false),
+            ("hunter2".to_owned(), Some(BadPassword::Length)),
+            ("hunter22".to_owned(), None),
+            ("äöüßáéí".to_owned(), Some(BadPassword::Length)),
+            ("äöüßáéíó".to_owned(), None),
+            ("🎫🎟".repeat(64), None),
+            ("xy".repeat(64) + "z", Some(BadPassword::Length)),
+            (" ".repeat(4) + "    \t\n", None),
         ] {
-            assert_eq!(Password::parse_new(&text).is_some(), expected, "{text}");
+            assert_eq!(Password::parse_new(&text, None).err(), expected, "{text}");
         }
         assert!(Password::parse("x").is_some());
         assert!(Password::parse("").is_none());
+    }
+
+    #[test]
+    fn what_others_try_first_is_no_new_password() {
+        let email = Email::parse("ann@example.com");
+        for text in ["password", "PassWord1", "qwertyuiop", "1234567890", "zzzzzzzzzz", "Ann@Example.com"] {
+            assert_eq!(Password::parse_new(text, email.as_ref()).err(), Some(BadPassword::Common), "{text}");
+            assert!(Password::parse(text).is_some(), "who has it signs in");
+        }
+        assert!(Password::parse_new("correct horse", email.as_ref()).is_ok());
+        assert!(COMMON_PASSWORDS.lines().all(|common| common.len() >= 8 && common == common.to_lowercase()));
+    }
+
+    #[test]
+    fn a_password_has_one_spelling() {
+        // An umlaut as one character, and as a letter with two dots: it depends on the keyboard.
+        let (one, two) = (Password::parse("sch\u{f6}nes wetter"), Password::parse("scho\u{308}nes wetter"));
+        assert_eq!(
+            one.map(|password| password.as_bytes().to_vec()),
+            two.map(|password| password.as_bytes().to_vec())
+        );
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! What can go wrong in svc-auth, and the one place where that becomes a status.
 
 use eventstore::{DecideError, Unavailable};
-use web::ApiError;
+use web::{ApiError, limit::TooMany};
 
-use crate::{domain::Rejection, limits::TooMany, passwords, sealing};
+use crate::{domain::Rejection, passwords, sealing, user_keys};
 
 /// Why a request came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +14,7 @@ pub enum Error {
     /// No such address, or not its password: which of the two is not told.
     #[error("invalid credentials")]
     InvalidCredentials,
-    /// The client tries too often.
+    /// Too often, from one client or at one account.
     #[error(transparent)]
     TooMany(#[from] TooMany),
     /// The log or a projection of it lets us down.
@@ -64,6 +64,15 @@ impl From<sealing::Error> for Error {
     }
 }
 
+impl From<user_keys::Error> for Error {
+    fn from(error: user_keys::Error) -> Self {
+        match error {
+            user_keys::Error::Unavailable(error) => error.into(),
+            user_keys::Error::Sealing(error) => error.into(),
+        }
+    }
+}
+
 impl From<passwords::Error> for Error {
     fn from(error: passwords::Error) -> Self {
         match error {
@@ -78,11 +87,7 @@ impl From<Error> for ApiError {
         match error {
             Error::Rejected(Rejection::EmailInUse) => ApiError::bad_request("Email in use"),
             Error::InvalidCredentials => ApiError::bad_request("Invalid credentials"),
-            Error::TooMany(TooMany { retry_after }) => {
-                // Rounded up: never so soon that it would be refused again.
-                let begun = u64::from(retry_after.subsec_nanos() > 0);
-                ApiError::too_many_requests(retry_after.as_secs() + begun)
-            }
+            Error::TooMany(too_many) => too_many.into(),
             Error::Store(eventstore::Error::Conflicts) => ApiError::conflict(),
             Error::Store(error) if error.may_pass() => {
                 tracing::warn!(%error, "request refused for now");

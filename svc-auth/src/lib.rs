@@ -11,7 +11,6 @@
 //! | [`sealing`] | what stands for an address, what hides it, with which key |
 //! | [`user_keys`] | where each user's key is kept |
 //! | [`passwords`] | slow hashing, a few at a time |
-//! | [`limits`] | how often one client may try |
 //! | `http` | the routes |
 //! | [`config`] [`error`] | what it is told, what can go wrong |
 //!
@@ -22,7 +21,6 @@ pub mod config;
 pub mod domain;
 pub mod error;
 mod http;
-pub mod limits;
 pub mod passwords;
 pub mod projections;
 pub mod sealing;
@@ -33,11 +31,16 @@ use std::{io, sync::Arc};
 use contract::stream::USERS;
 use eventstore::{Decider, Readiness, StartError, Store};
 use tokio_util::sync::CancellationToken;
-use web::{Health, Listener, Status};
+use web::{Health, Listener, Status, limit::Limit};
 
-use crate::{limits::Limit, passwords::Passwords, user_keys::UserKeys};
+use crate::{commands::SigninFailures, passwords::Passwords, user_keys::UserKeys};
 
-pub use crate::{commands::App, config::Config, error::Error, sealing::MasterKey};
+pub use crate::{
+    commands::App,
+    config::Config,
+    error::Error,
+    sealing::{MasterKey, MasterKeys},
+};
 
 /// Runs the service until `shutdown`; then finishes what runs, and returns.
 ///
@@ -50,11 +53,10 @@ pub async fn run(config: Config, listener: Listener, shutdown: CancellationToken
     let store = Store::open(config.store, shutdown.clone()).await?;
     let app = App {
         users: Decider::new(store.project(USERS.name)?),
-        user_keys: UserKeys::new(store.connection()),
-        master_key: config.master_key,
+        user_keys: UserKeys::new(store.connection(), config.master_keys),
         passwords,
         signups: Arc::new(Limit::per_minute(config.signups_per_minute)),
-        signin_failures: Arc::new(Limit::per_minute(config.signin_failures_per_minute)),
+        signin_failures: SigninFailures::per_minute(config.signin_failures_per_minute),
     };
 
     let health = Health::new();
@@ -71,9 +73,13 @@ pub async fn run(config: Config, listener: Listener, shutdown: CancellationToken
         false => Status::Starting("waiting for their bucket".into()),
     });
 
-    let routes = http::routes(&app, &config.keys, config.cookie, &config.trusted_proxies);
+    let routes = http::routes(&app, &config.signer, config.cookie, &config.trusted_proxies);
     let create = store.create_stream(USERS.name, USERS.subjects);
-    let open = async { Ok(app.user_keys.open(replicas, app.master_key.fingerprint(), &shutdown).await?) };
+    let open = async {
+        app.user_keys.open(replicas, &shutdown).await?;
+        app.user_keys.wrap_again(&shutdown).await;
+        Ok(())
+    };
     let serve = async { Ok(web::serve(listener, health, routes, shutdown.clone()).await?) };
     let served = tokio::try_join!(create, open, serve);
 

@@ -1,6 +1,6 @@
 //! Hashing passwords: slow on purpose, so off the async threads and a few at a time.
 
-use std::{sync::Arc, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use scrypt::{
     Params, Scrypt,
@@ -16,16 +16,20 @@ use crate::{domain::Password, sealing};
 /// scrypt's other parameters: with N = 2^17 what OWASP recommends (Password Storage Cheat Sheet).
 const R: u32 = 8;
 const P: u32 = 1;
-/// How many are hashed at once at most, on however many processors: each takes 128 MiB with N = 2^17.
+/// How many are hashed at once at most, on however many processors and in however much memory.
 const AT_ONCE: usize = 4;
 /// How long somebody waits for their turn.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How many wait for each turn: about as many as get theirs in time. Whoever else comes is sent away at once.
+const IN_LINE: usize = 12;
 
 /// Hashes passwords. Clones share the turns.
 #[derive(Clone)]
 pub struct Passwords {
     scrypt: Scrypt,
     turns: Arc<Semaphore>,
+    /// Places for those who have a turn, and for those who wait for one.
+    places: Arc<Semaphore>,
     nobodys: Arc<str>,
 }
 
@@ -35,7 +39,7 @@ pub struct Turn {
     scrypt: Scrypt,
     nobodys: Arc<str>,
     // Hashing goes on when the caller has left, and then holds the last of these.
-    _permit: Arc<OwnedSemaphorePermit>,
+    _permits: Arc<[OwnedSemaphorePermit; 2]>,
 }
 
 /// Why a password was not hashed.
@@ -64,18 +68,22 @@ impl Passwords {
         let params = Params::new(log_n, R, P).map_err(|_| password_hash::Error::ParamsInvalid)?;
         let scrypt = Scrypt::new_with_params(params);
         let nobodys = blocking(move || hash(&scrypt, &sealing::random::<16>()?)).await?;
-        let at_once = std::thread::available_parallelism().map_or(1, usize::from).min(AT_ONCE);
-        Ok(Self { scrypt, turns: Arc::new(Semaphore::new(at_once)), nobodys: nobodys.into() })
+        let at_once = at_once(log_n);
+        tracing::info!(at_once, "hashing passwords");
+        let (turns, places) = (Semaphore::new(at_once), Semaphore::new(at_once * (1 + IN_LINE)));
+        Ok(Self { scrypt, turns: Arc::new(turns), places: Arc::new(places), nobodys: nobodys.into() })
     }
 
     /// Waits for a turn.
     ///
     /// # Errors
-    /// When it does not come within seconds.
+    /// At once when too many wait already, and else when it does not come within seconds.
     pub async fn turn(&self) -> Result<Turn, Error> {
+        let Ok(place) = self.places.clone().try_acquire_owned() else { return Err(Error::Busy) };
         let permit = tokio::time::timeout(PATIENCE, self.turns.clone().acquire_owned()).await;
         let Ok(Ok(permit)) = permit else { return Err(Error::Busy) };
-        Ok(Turn { scrypt: self.scrypt, nobodys: self.nobodys.clone(), _permit: Arc::new(permit) })
+        let permits = Arc::new([place, permit]);
+        Ok(Turn { scrypt: self.scrypt, nobodys: self.nobodys.clone(), _permits: permits })
     }
 }
 
@@ -113,6 +121,26 @@ impl Turn {
         let turn = self.clone();
         blocking(move || hashing(&turn)).await
     }
+}
+
+/// How many can be hashed at once: one for each processor, in half of the memory that there is.
+fn at_once(log_n: u8) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    // scrypt's array (RFC 7914, section 2): 128 MiB with N = 2^17.
+    let each = 128 * u64::from(R) << log_n;
+    let in_memory = memory().map_or(AT_ONCE, |memory| usize::try_from(memory / 2 / each).unwrap_or(AT_ONCE));
+    processors.min(in_memory).clamp(1, AT_ONCE)
+}
+
+/// What this process may have in memory, in bytes: what its container says, or the whole machine.
+fn memory() -> Option<u64> {
+    let container = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let container = container.and_then(|limit| limit.trim().parse().ok());
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|info| {
+        let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        total.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+    });
+    container.into_iter().chain(machine).min()
 }
 
 fn hash(scrypt: &Scrypt, password: &[u8]) -> Result<String, Error> {
@@ -167,5 +195,28 @@ mod tests {
         assert_eq!(passwords.turn().await.err(), Some(Error::Busy));
         drop(turns);
         assert!(passwords.turn().await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_when_too_many_wait_is_sent_away_at_once() {
+        let passwords = Passwords::new(4).await.unwrap();
+        let all = passwords.places.available_permits();
+        let waiting: Vec<_> = (0..all)
+            .map(|_| {
+                tokio::spawn({
+                    let passwords = passwords.clone();
+                    // A turn that is never given back.
+                    async move { passwords.turn().await.map(std::mem::forget) }
+                })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        let started = tokio::time::Instant::now();
+        assert_eq!(passwords.turn().await.err(), Some(Error::Busy));
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        for waits in waiting {
+            waits.await.unwrap().ok();
+        }
+        assert!(started.elapsed() >= PATIENCE);
     }
 }

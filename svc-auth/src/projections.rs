@@ -14,7 +14,7 @@ impl Projection for Users {
     type State = Address;
 
     const NAME: &'static str = "users";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     fn evolve(state: Address, event: &UserEvent) -> Address {
         domain::evolve(state, event)

@@ -1,7 +1,13 @@
 //! Where each user's wrapped key is kept: a key-value bucket in JetStream, outside the log, so that it can be deleted.
 //!
-//! Under `<user id>` stands the wrapped key of [`sealing`](crate::sealing); under `master-key` the fingerprint of the
-//! master key, so that a service with another one does not start instead of knowing nobody.
+//! | under | stands |
+//! |---|---|
+//! | `<user id>` | that user's key, wrapped as [`sealing`](crate::sealing) says |
+//! | `email-key` | the email key, wrapped likewise |
+//! | `master-key`, `master-key.2`, … | the fingerprint of each master key, so that a service with another one does not start instead of knowing nobody |
+//! | `wrapped-since` | the version of the oldest master key that may still be needed; missing, it is the first |
+//!
+//! When the master key changes, all keys are wrapped again here. The log stays as it is.
 //!
 //! Absent: a cache, and direct get. What was deleted is gone at once, what was put is there at once, on any replica.
 
@@ -15,7 +21,8 @@ use async_nats::{
     jetstream::{
         ErrorCode,
         context::GetStreamErrorKind,
-        kv,
+        kv::{self, CreateErrorKind, UpdateErrorKind},
+        message::StreamMessage,
         stream::{LastRawMessageErrorKind, StorageType},
     },
 };
@@ -23,41 +30,67 @@ use contract::UserId;
 use eventstore::{Connection, OpenError, Unavailable};
 use tokio_util::sync::CancellationToken;
 
+use crate::{
+    domain::Email,
+    sealing::{self, EmailKey, MasterKey, MasterKeys, UserKey, Wrapped},
+};
+
 /// The bucket. In JetStream a bucket is a stream whose name begins with `KV_`.
 pub const BUCKET: &str = "user-keys";
+
 const STREAM: &str = "KV_user-keys";
+/// The fingerprint of the first master key; that of another has its version behind it.
 const MASTER_KEY: &str = "master-key";
+const EMAIL_KEY: &str = "email-key";
+/// The version of the oldest master key that may still be needed. Missing, it is the first.
+const WRAPPED_SINCE: &str = "wrapped-since";
+
 /// How often the server is asked again while it does not answer.
 const AGAIN: Duration = Duration::from_millis(500);
+/// How often what was put since is looked at, while there is another master key that may have wrapped it.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
-/// The users' wrapped keys. Clones share the bucket.
+/// The users' keys, and the email key. Clones share the bucket.
 #[derive(Clone, Debug)]
 pub struct UserKeys(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     connection: Connection,
-    bucket: OnceLock<kv::Store>,
+    master: MasterKeys,
+    open: OnceLock<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    bucket: kv::Store,
+    email_key: EmailKey,
+}
+
+/// Why a key could not be had.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The server does not answer.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// What was kept is not ours.
+    #[error(transparent)]
+    Sealing(#[from] sealing::Error),
 }
 
 impl UserKeys {
     /// The keys behind `connection`, once [`open`](Self::open) has opened them.
-    pub fn new(connection: &Connection) -> Self {
-        Self(Arc::new(Inner { connection: connection.clone(), bucket: OnceLock::new() }))
+    pub fn new(connection: &Connection, master: MasterKeys) -> Self {
+        Self(Arc::new(Inner { connection: connection.clone(), master, open: OnceLock::new() }))
     }
 
     /// Creates the bucket if it is missing, as soon as the server answers.
     ///
     /// # Errors
-    /// When it exists with other settings, or for another master key.
-    pub async fn open(
-        &self,
-        replicas: usize,
-        fingerprint: &str,
-        shutdown: &CancellationToken,
-    ) -> Result<(), OpenError> {
+    /// When it exists with other settings, or for other master keys.
+    pub async fn open(&self, replicas: usize, shutdown: &CancellationToken) -> Result<(), OpenError> {
         loop {
-            match self.try_open(replicas, fingerprint).await {
+            match self.try_open(replicas).await {
                 Err(OpenError::Unavailable(error)) => tracing::info!(%error, "waiting for nats"),
                 result => return result,
             }
@@ -70,24 +103,37 @@ impl UserKeys {
 
     /// Whether keys can be put and got.
     pub fn is_open(&self) -> bool {
-        self.0.bucket.get().is_some()
+        self.0.open.get().is_some()
     }
 
-    /// Keeps a user's wrapped key. When this returns `Ok` it is on disk.
+    /// What stands for an address in a subject.
+    ///
+    /// # Errors
+    /// Before they are open.
+    pub fn email_key(&self, email: &Email) -> Result<String, Unavailable> {
+        Ok(self.opened()?.email_key.of(email))
+    }
+
+    /// Makes a key for a user. When this returns `Ok` it is on disk, wrapped.
     ///
     /// # Errors
     /// When the server does not answer, or refuses: it may be kept or not.
-    pub async fn put(&self, owner: UserId, wrapped: Vec<u8>) -> Result<(), Unavailable> {
+    pub async fn make(&self, owner: UserId) -> Result<UserKey, Error> {
+        let (key, wrapped) = self.0.master.new_user_key(owner)?;
         let put = self.bucket()?.put(owner.to_string(), wrapped.into()).await;
-        put.map(|_| ()).map_err(|error| unavailable("putting into", &error))
+        put.map_err(|error| unavailable("putting into", &error))?;
+        Ok(key)
     }
 
-    /// The wrapped key of a user; `None` when there is none, or no longer.
+    /// The key of a user; `None` when there is none, or no longer.
     ///
     /// # Errors
     /// When the server does not answer.
-    pub async fn get(&self, owner: UserId) -> Result<Option<Vec<u8>>, Unavailable> {
-        get(self.bucket()?, &owner.to_string()).await
+    pub async fn get(&self, owner: UserId) -> Result<Option<UserKey>, Error> {
+        match get(self.bucket()?, &owner.to_string()).await? {
+            Some(wrapped) => Ok(Some(self.0.master.unwrap(owner, &wrapped)?)),
+            None => Ok(None),
+        }
     }
 
     /// Destroys the wrapped key of a user, and every revision that the bucket has of it. Without one, nothing happens.
@@ -101,28 +147,117 @@ impl UserKeys {
         destroyed.map_err(|error| unavailable("purging", &error))
     }
 
+    /// Wraps again what an earlier master key has wrapped, and what a replica that still has it as its own goes on to
+    /// wrap. Until the shutdown, if there is such a key; else there is nothing to do.
+    pub async fn wrap_again(&self, shutdown: &CancellationToken) {
+        let current = self.0.master.current().version();
+        if self.0.master.all().all(|key| key.version() >= current) {
+            return;
+        }
+        let (mut next, mut done) = (1, None);
+        while !shutdown.is_cancelled() {
+            match self.wrap_next(next).await {
+                Ok(Some(Seen { sequence, wrapped })) => {
+                    next = sequence + 1;
+                    if wrapped {
+                        metrics::counter!("auth_user_keys_wrapped_again_total").increment(1);
+                        *done.get_or_insert(0) += 1;
+                    }
+                    continue;
+                }
+                Ok(None) => {
+                    if let Err(error) = self.note_wrapped_since(current).await {
+                        tracing::warn!(%error, "wrapping keys again, later");
+                    } else if let Some(count) = done.take() {
+                        tracing::info!(count, version = current, "keys are wrapped by this master key now");
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "wrapping keys again, later"),
+            }
+            let _: Option<()> = shutdown.run_until_cancelled(tokio::time::sleep(LOOK_AGAIN)).await;
+        }
+    }
+
+    /// Wraps the first entry from a sequence on, if it takes that; `None` behind the last.
+    async fn wrap_next(&self, sequence: u64) -> Result<Option<Seen>, Unavailable> {
+        let bucket = self.bucket()?;
+        let all = format!("{}>", bucket.prefix);
+        let message = match bucket.stream.get_first_raw_message_by_subject(&all, sequence).await {
+            Ok(message) => message,
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(None),
+            Err(error) => return Err(unavailable("reading from", &error)),
+        };
+        let StreamMessage { subject, sequence, payload, headers, .. } = message;
+        let name = subject.strip_prefix(bucket.prefix.as_str()).unwrap_or_default();
+        let what = wrapped(name).filter(|_| !is_deleted(&headers));
+        let again = what.map(|what| self.0.master.wrap_again(what, &payload)).transpose();
+        let again = again.unwrap_or_else(|error| {
+            tracing::error!(%error, key = name, "a key cannot be wrapped again");
+            None
+        });
+        let Some(again) = again.flatten() else { return Ok(Some(Seen { sequence, wrapped: false })) };
+        // Only if nobody has touched it since: a key that was destroyed stays so.
+        match bucket.update(name, again.into(), sequence).await {
+            Ok(_) => Ok(Some(Seen { sequence, wrapped: true })),
+            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => {
+                Ok(Some(Seen { sequence, wrapped: false }))
+            }
+            Err(error) => Err(unavailable("putting into", &error)),
+        }
+    }
+
+    async fn note_wrapped_since(&self, version: u8) -> Result<(), Unavailable> {
+        let bucket = self.bucket()?;
+        if wrapped_since(bucket).await? < version {
+            let put = bucket.put(WRAPPED_SINCE, version.to_string().into()).await;
+            put.map_err(|error| unavailable("putting into", &error))?;
+        }
+        Ok(())
+    }
+
+    fn opened(&self) -> Result<&Open, Unavailable> {
+        self.0.open.get().ok_or_else(|| unavailable("reaching", &"not opened yet"))
+    }
+
     fn bucket(&self) -> Result<&kv::Store, Unavailable> {
         // Better to say so at once than to wait for an answer that cannot come.
         if !self.0.connection.is_up() {
             return Err(unavailable("reaching", &"not connected"));
         }
-        self.0.bucket.get().ok_or_else(|| unavailable("reaching", &"not opened yet"))
+        Ok(&self.opened()?.bucket)
     }
 
-    async fn try_open(&self, replicas: usize, fingerprint: &str) -> Result<(), OpenError> {
+    async fn try_open(&self, replicas: usize) -> Result<(), OpenError> {
         let bucket = self.create(replicas).await?;
-        match get(&bucket, MASTER_KEY).await? {
-            None => {
-                let put = bucket.create(MASTER_KEY, fingerprint.to_owned().into()).await;
-                put.map_err(|error| unavailable("putting into", &error))?;
-            }
-            Some(found) if found == fingerprint.as_bytes() => {}
-            Some(found) => {
-                let found = String::from_utf8_lossy(&found).into_owned();
-                return Err(different("master key, by its fingerprint,", found, fingerprint.into()));
-            }
+        let master = &self.0.master;
+        // Before keys had versions there was one.
+        let is_new = get(&bucket, MASTER_KEY).await?.is_none() && get(&bucket, EMAIL_KEY).await?.is_none();
+        for key in master.all() {
+            recognise(&bucket, key).await?;
         }
-        let _ = self.0.bucket.set(bucket);
+        let (oldest, current) = (wrapped_since(&bucket).await?, master.current().version());
+        if !is_new && oldest < current && master.of(oldest).is_err() {
+            return Err(different("oldest master key that wraps", oldest.to_string(), current.to_string()));
+        }
+        let email_key = match get(&bucket, EMAIL_KEY).await? {
+            Some(wrapped) => master.unwrap_email_key(&wrapped).map_err(|error| match error {
+                sealing::Error::NoSuchVersion(version) => {
+                    different("email key's master key", version.to_string(), current.to_string())
+                }
+                error => unavailable("reading the email key from", &error).into(),
+            })?,
+            None => {
+                let of = if is_new { Ok(master.current()) } else { master.of(1) };
+                let made = of.and_then(|of| master.first_email_key(of));
+                let (key, wrapped) = made.map_err(|error| unavailable("making a key for", &error))?;
+                create(&bucket, EMAIL_KEY, wrapped).await?;
+                key
+            }
+        };
+        if is_new && current > 1 {
+            create(&bucket, WRAPPED_SINCE, current.to_string().into()).await?;
+        }
+        let _ = self.0.open.set(Open { bucket, email_key });
         Ok(())
     }
 
@@ -157,6 +292,53 @@ impl UserKeys {
             Err(error) => Err(unavailable("opening", &error).into()),
         }
     }
+}
+
+/// An entry that was looked at.
+struct Seen {
+    sequence: u64,
+    wrapped: bool,
+}
+
+/// What is kept under a name, if it is wrapped.
+fn wrapped(name: &str) -> Option<Wrapped> {
+    match name {
+        EMAIL_KEY => Some(Wrapped::EmailKey),
+        name => name.parse().ok().map(Wrapped::UserKey),
+    }
+}
+
+/// Refuses a key that is not the one of its version, which whoever comes first decides.
+async fn recognise(bucket: &kv::Store, key: &MasterKey) -> Result<(), OpenError> {
+    let name = match key.version() {
+        1 => MASTER_KEY.to_owned(),
+        version => format!("{MASTER_KEY}.{version}"),
+    };
+    match get(bucket, &name).await? {
+        None => create(bucket, &name, key.fingerprint().into()).await,
+        Some(found) if found == key.fingerprint().as_bytes() => Ok(()),
+        Some(found) => {
+            let found = String::from_utf8_lossy(&found).into_owned();
+            Err(different("master key, by its fingerprint,", found, key.fingerprint().into()))
+        }
+    }
+}
+
+/// Puts what is not there yet. Where another replica was faster, what it has put is looked at next time.
+async fn create(bucket: &kv::Store, name: &str, value: Vec<u8>) -> Result<(), OpenError> {
+    match bucket.create(name, value.into()).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == CreateErrorKind::AlreadyExists => {
+            Err(unavailable("putting into", &"another replica did").into())
+        }
+        Err(error) => Err(unavailable("putting into", &error).into()),
+    }
+}
+
+async fn wrapped_since(bucket: &kv::Store) -> Result<u8, Unavailable> {
+    let since = get(bucket, WRAPPED_SINCE).await?;
+    let since = since.and_then(|since| String::from_utf8(since).ok()?.parse().ok());
+    Ok(since.unwrap_or(1))
 }
 
 /// Reads from the leader: direct get may be served by a replica that has not heard of the key yet.

@@ -1,139 +1,27 @@
 //! svc-auth over HTTP, on a real nats-server.
 
+mod service;
+
 use std::{
     fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use async_nats::jetstream::{self, kv};
-use contract::{
-    http::User,
-    stream::{DEAD_LETTERS, DEAD_LETTERS_PREFIX, USERS, user_subject},
-};
-use eventstore::{Auth, Settings, StartError, StoreConfig};
 use futures::future::join_all;
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Response, StatusCode};
 use sandbox::nats::{NatsOptions, NatsServer};
 use serde_json::{Value, json};
-use svc_auth::{Config, MasterKey, domain::Email, user_keys::BUCKET};
+use svc_auth::Config;
 use tempfile::TempDir;
-use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
-use web::{Keys, Listener, SessionCookie};
+use web::{Claims, Signer};
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
-fn config(nats: &NatsServer, dir: &Path) -> Config {
-    Config {
-        store: StoreConfig {
-            nats: Settings { url: nats.url().into(), auth: Auth::None, ca: None, name: "svc-auth".into() },
-            replicas: 1,
-            database: dir.join("auth"),
-            cache_bytes: 8 << 20,
-            snapshots: None,
-            dead_letters: DEAD_LETTERS.into(),
-            dead_letters_prefix: DEAD_LETTERS_PREFIX.into(),
-        },
-        keys: Keys::new("jwt", None),
-        cookie: SessionCookie { secure: true },
-        master_key: master_key("a"),
-        scrypt_log_n: 4,
-        trusted_proxies: web::Proxies::local(),
-        signups_per_minute: 0,
-        signin_failures_per_minute: 0,
-    }
-}
-
-fn master_key(digit: &str) -> MasterKey {
-    digit.repeat(64).parse().unwrap()
-}
-
-/// A running svc-auth.
-struct Service {
-    url: String,
-    http: Client,
-    shutdown: CancellationToken,
-    running: JoinHandle<Result<(), StartError>>,
-}
-
-impl Service {
-    async fn start(config: Config) -> Self {
-        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", tcp.local_addr().unwrap());
-        let shutdown = CancellationToken::new();
-        let running = tokio::spawn(svc_auth::run(config, Listener::from(tcp), shutdown.clone()));
-        let service = Self { url, http: Client::new(), shutdown, running };
-        service.ready().await;
-        service
-    }
-
-    async fn ready(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let answer = self.http.get(format!("{}/readyz", self.url)).send().await;
-            if answer.is_ok_and(|answer| answer.status() == StatusCode::OK) {
-                return;
-            }
-            assert!(Instant::now() < deadline && !self.running.is_finished(), "it does not become ready");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    async fn stop(self) {
-        self.shutdown.cancel();
-        timeout(PATIENCE, self.running).await.unwrap().unwrap().unwrap();
-    }
-
-    async fn post(&self, what: &str, body: &Value) -> Response {
-        self.http.post(format!("{}/api/users/{what}", self.url)).json(body).send().await.unwrap()
-    }
-
-    async fn sign_up(&self, email: &str, password: &str) -> Response {
-        self.post("signup", &json!({ "email": email, "password": password })).await
-    }
-
-    async fn sign_in(&self, email: &str, password: &str) -> Response {
-        self.post("signin", &json!({ "email": email, "password": password })).await
-    }
-
-    /// Asks to be erased, with the token of a session.
-    async fn erase(&self, token: &str, body: &Value) -> Response {
-        let request = self.http.delete(format!("{}/api/users/me", self.url)).bearer_auth(token);
-        request.json(body).send().await.unwrap()
-    }
-
-    /// Who `/currentuser` says one is with this header.
-    async fn current_user(&self, header: &str, value: &str) -> Value {
-        let request = self.http.get(format!("{}/api/users/currentuser", self.url)).header(header, value);
-        let answer = request.send().await.unwrap();
-        assert_eq!(answer.status(), StatusCode::OK);
-        answer.json::<Value>().await.unwrap()["currentUser"].take()
-    }
-}
-
-async fn user(answer: Response, status: StatusCode) -> User {
-    assert_eq!(answer.status(), status);
-    answer.json().await.unwrap()
-}
-
-/// The cookie that sets or ends the session, and its attributes.
-fn session_cookie(answer: &Response) -> (String, String) {
-    let cookies = answer.headers().get_all("set-cookie").iter().map(|cookie| cookie.to_str().unwrap());
-    let cookie = cookies.filter_map(|cookie| cookie.strip_prefix("session=")).next().unwrap();
-    let (token, attributes) = cookie.split_once("; ").unwrap();
-    (token.into(), attributes.into())
-}
-
-async fn refused(answer: Response, status: StatusCode, errors: Value) {
-    assert_eq!(answer.status(), status);
-    assert!(answer.headers().get("set-cookie").is_none());
-    assert_eq!(answer.json::<Value>().await.unwrap(), json!({ "errors": errors }));
-}
-
-async fn bad_request(answer: Response, message: &str) {
-    refused(answer, StatusCode::BAD_REQUEST, json!([{ "message": message }])).await;
-}
+use crate::service::{
+    PATIENCE, Service, bad_request, config, events_of, keys_of, master_key, newcomer, refused,
+    session_cookie, user,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_signs_up_in_and_out() {
@@ -155,7 +43,7 @@ async fn somebody_signs_up_in_and_out() {
         assert_eq!((&current["id"], &current["email"]), (&json!(ann.id), &json!("ann@example.com")));
         assert_eq!(current["exp"].as_u64().unwrap() - current["iat"].as_u64().unwrap(), 604_800);
     }
-    let forged = Keys::new("another", None).sign(ann.id.0, &ann.email, PATIENCE);
+    let forged = Signer::new("another").sign(&Claims::new(ann.id.0, &ann.email, 0, PATIENCE));
     assert_eq!(auth.current_user("cookie", &format!("session={forged}")).await, Value::Null);
 
     let answer = auth.sign_in("ANN@example.com ", "correct horse").await;
@@ -303,18 +191,11 @@ async fn another_master_key_does_not_start() {
     let (nats, dir) = (NatsServer::temporary().await.unwrap(), TempDir::new().unwrap());
     Service::start(config(&nats, dir.path())).await.stop().await;
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let config = Config { master_key: master_key("b"), ..config(&nats, dir.path()) };
+    let config = Config { master_keys: master_key("b").into(), ..config(&nats, dir.path()) };
     let run = svc_auth::run(config, tcp.into(), CancellationToken::new());
     let error = timeout(PATIENCE, run).await.unwrap().unwrap_err().to_string();
     assert!(error.contains("master key"), "{error}");
     assert!(error.contains(master_key("b").fingerprint()), "{error}");
-}
-
-/// Signs somebody up; returns who they are and the token of their session.
-async fn newcomer(auth: &Service, email: &str, password: &str) -> (User, String) {
-    let answer = auth.sign_up(email, password).await;
-    let (token, _) = session_cookie(&answer);
-    (user(answer, StatusCode::CREATED).await, token)
 }
 
 /// Asserts that somebody is erased, as far as they are told.
@@ -323,26 +204,6 @@ fn erased(answer: &Response) {
     let (token, attributes) = session_cookie(answer);
     assert_eq!((token.as_str(), attributes.split(';').next()), ("", Some("Max-Age=0")));
     assert!(answer.headers()["x-position"].to_str().unwrap().starts_with("USERS="));
-}
-
-/// The users' keys, as the server has them.
-async fn keys_of(nats: &NatsServer) -> kv::Store {
-    jetstream::new(async_nats::connect(nats.url()).await.unwrap()).get_key_value(BUCKET).await.unwrap()
-}
-
-/// The types of an address's events.
-async fn events_of(nats: &NatsServer, email: &str) -> Vec<String> {
-    let subject = user_subject(&master_key("a").email_key(&Email::parse(email).unwrap()));
-    let stream = jetstream::new(async_nats::connect(nats.url()).await.unwrap()).get_stream(USERS.name).await;
-    let stream = stream.unwrap();
-    let mut types = Vec::new();
-    for sequence in 1..=stream.cached_info().state.last_sequence {
-        let message = stream.get_raw_message(sequence).await.unwrap();
-        if message.subject.as_str() == subject {
-            types.push(message.headers.get("ce-type").unwrap().as_str().to_owned());
-        }
-    }
-    types
 }
 
 #[tokio::test(flavor = "multi_thread")]

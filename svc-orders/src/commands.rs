@@ -10,6 +10,7 @@ use contract::{
 };
 use eventstore::{Cause, Decider, View};
 use uuid::Uuid;
+use web::limit::{AtOnce, Held};
 
 use crate::{
     domain::{self, Rejection, TicketOrders},
@@ -21,12 +22,46 @@ use crate::{
 /// How long to wait for a projection to reach the end of its stream before something is said not to exist.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How far another replica's clock may be off, and how late an expiry may come.
+const CLOCKS: Duration = Duration::from_secs(60);
+
 /// What the use cases work on. Clones share it.
 #[derive(Clone, Debug)]
 pub struct App {
     pub(crate) orders: Decider<Orders>,
     pub(crate) tickets: View<Tickets>,
     pub(crate) window: Duration,
+    pub(crate) reservations: Reservations,
+}
+
+/// How many reservations each user may have open at once. Clones share those that are being made.
+///
+/// The log has a place for each ticket and none for a buyer, so this is judged by what this replica has read and what it
+/// is making now: with several, somebody may get as many more as there are replicas.
+#[derive(Clone, Debug)]
+pub(crate) struct Reservations {
+    most: usize,
+    being_made: AtOnce<UserId>,
+}
+
+impl Reservations {
+    /// 0 is no limit.
+    pub(crate) fn at_most(most: usize) -> Self {
+        Self { most, being_made: AtOnce::new(if most == 0 { usize::MAX } else { most }) }
+    }
+
+    /// The right to make one more, until it is dropped.
+    fn one_more(&self, app: &App, buyer: UserId) -> Result<Held<UserId>, Error> {
+        let making = self.being_made.take(buyer);
+        let making = making.ok_or(Error::Rejected(Rejection::HoldsTooMany { most: self.most }))?;
+        if self.most > 0 {
+            let since = SystemTime::now().checked_sub(app.window + CLOCKS).unwrap_or(SystemTime::UNIX_EPOCH);
+            let open = projections::open_orders(app.orders.view(), buyer, since, self.most)?;
+            let others = making.count() - 1;
+            domain::may_reserve_another(open + others, self.most).map_err(Error::Rejected)?;
+        }
+        Ok(making)
+    }
 }
 
 /// An order, and the sequence that a reader must have seen to see it.
@@ -38,6 +73,7 @@ pub(crate) struct Placed {
 /// Reserves `ticket` for `buyer`.
 pub(crate) async fn create(app: &App, buyer: UserId, ticket: TicketId) -> Result<Placed, Error> {
     let Ticket { title, price } = known_ticket(app, ticket).await?;
+    let _making = app.reservations.one_more(app, buyer)?;
     let ordered = OrderedTicket { id: ticket, title, price_cents: price };
     let id = OrderId(Uuid::now_v7());
     let expires_at = Timestamp::from(SystemTime::now()).plus(app.window);

@@ -13,8 +13,12 @@ pub struct Config {
     pub store: StoreConfig,
     /// What sessions are checked with.
     pub keys: Keys,
+    /// How often each user may ask; 0 is no limit.
+    pub requests_per_minute: u32,
     /// How long a reservation lasts unless a card is authorised.
     pub window: Duration,
+    /// How many reservations each user may have open at once; 0 is no limit.
+    pub max_open_orders: usize,
 }
 
 impl Config {
@@ -27,7 +31,9 @@ impl Config {
         Ok(Self {
             store: service::store_config(env, ORDERS)?,
             keys: Keys::from_env(env)?,
+            requests_per_minute: service::requests_per_minute(env)?,
             window: Duration::from_secs(window),
+            max_open_orders: env.or("MAX_OPEN_ORDERS", 10, "a whole number, 0 for no limit")?,
         })
     }
 }

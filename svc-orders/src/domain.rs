@@ -45,6 +45,11 @@ pub enum Rejection {
     BeingPaid,
     /// It was paid.
     Paid,
+    /// The buyer holds as many tickets as anybody may at once.
+    HoldsTooMany {
+        /// How many that is.
+        most: usize,
+    },
 }
 
 /// What follows from an event. Neither fails nor judges.
@@ -77,6 +82,14 @@ impl TicketOrders {
     fn current(&self, id: OrderId) -> Option<&Order> {
         self.latest.as_ref().filter(|latest| latest.id == id)
     }
+}
+
+/// Whether somebody who has reservations open may have another: nobody can hold the whole house.
+///
+/// # Errors
+/// When it would be more than `most`; 0 is no limit.
+pub fn may_reserve_another(open: usize, most: usize) -> Result<(), Rejection> {
+    if most > 0 && open >= most { Err(Rejection::HoldsTooMany { most }) } else { Ok(()) }
 }
 
 /// Reserves the ticket for `buyer` until `expires_at`.
@@ -243,6 +256,13 @@ mod tests {
         expected: T,
     ) {
         assert_eq!(decide(&given(history)), expected, "given {history:#?}");
+    }
+
+    #[test]
+    fn nobody_holds_more_than_so_many_at_once() {
+        assert_eq!(may_reserve_another(9, 10), Ok(()));
+        assert_eq!(may_reserve_another(10, 10), Err(Rejection::HoldsTooMany { most: 10 }));
+        assert_eq!(may_reserve_another(10_000, 0), Ok(()));
     }
 
     #[test]

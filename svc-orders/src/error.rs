@@ -50,6 +50,9 @@ impl From<Error> for ApiError {
                 ApiError::bad_request("Cannot cancel an order that is being paid")
             }
             Error::Rejected(Rejection::Paid) => ApiError::bad_request("Cannot cancel an order that is paid"),
+            Error::Rejected(Rejection::HoldsTooMany { most }) => {
+                ApiError::bad_request(format!("You can hold at most {most} reservations at once"))
+            }
             Error::Rejected(Rejection::NotYourOrder) => ApiError::not_authorized(),
             Error::NotFound => ApiError::not_found(),
             Error::Store(eventstore::Error::Conflicts) => ApiError::conflict(),

@@ -17,7 +17,7 @@ use warp::{
     reply::{Response, json, with_status},
     sse::Event,
 };
-use web::{ApiError, Body, Keys, Query, Seen, Session};
+use web::{ApiError, Body, Query, Seen, Session, Sessions, limit::AtOnce};
 
 use crate::{
     commands::{self, App},
@@ -28,15 +28,21 @@ use crate::{
 /// How long a read waits for what its caller has written or seen elsewhere.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How many orders one user may watch at once.
+const WATCHED: usize = 20;
+
+/// When to ask again for what too many have.
+const RETRY_AFTER_SECONDS: u64 = 10;
+
 /// Of how many tickets at once the latest sales may be asked for.
 const SALES_OF: usize = 100;
 
-pub(crate) fn routes(app: &App, keys: &Keys) -> BoxedFilter<(Response,)> {
+pub(crate) fn routes(app: &App, sessions: &Sessions) -> BoxedFilter<(Response,)> {
     let app = {
         let app = app.clone();
         warp::any().map(move || app.clone())
     };
-    let caller = app.and(web::session(keys)).and(web::seen());
+    let caller = app.and(web::session(sessions)).and(web::seen());
 
     let all = path!("api" / "orders").and(web::route("/api/orders"));
     let sales = path!("api" / "orders" / "sales").and(web::route("/api/orders/sales"));
@@ -44,20 +50,23 @@ pub(crate) fn routes(app: &App, keys: &Keys) -> BoxedFilter<(Response,)> {
     let history = path!("api" / "orders" / String / "history").and(web::route("/api/orders/:id/history"));
     let events = path!("api" / "orders" / String / "events").and(web::route("/api/orders/:id/events"));
 
-    let create = all.and(warp::post()).and(caller.clone()).and(web::body()).then(create).map(web::reply);
-    let list = all.and(warp::get()).and(caller.clone()).and(web::query()).then(list).map(web::reply);
+    let create = all.and(web::post()).and(caller.clone()).and(web::body()).then(create).map(web::reply);
+    let list = all.and(web::get()).and(caller.clone()).and(web::query()).then(list).map(web::reply);
     // Before the one order, whose id could be any word.
-    let sales =
-        sales.and(warp::get()).and(caller.clone()).and(web::query()).then(self::sales).map(web::reply);
-    let read = one.and(warp::get()).and(caller.clone()).then(read).map(web::reply);
-    let cancel = one.and(warp::delete()).and(caller.clone()).then(cancel).map(web::reply);
-    let history = history.and(warp::get()).and(caller.clone()).then(self::history).map(web::reply);
-    let events = events.and(warp::get()).and(caller).then(self::events).map(web::reply);
+    let other_sales = sales.and(web::nothing_else());
+    let sales = sales.and(web::get()).and(caller.clone()).and(web::query()).then(self::sales).map(web::reply);
+    let read = one.and(web::get()).and(caller.clone()).then(read).map(web::reply);
+    let cancel = one.and(web::delete()).and(caller.clone()).then(cancel).map(web::reply);
+    let history = history.and(web::get()).and(caller.clone()).then(self::history).map(web::reply);
+    let watchers = web::with(AtOnce::new(WATCHED));
+    let events = events.and(web::get()).and(caller).and(watchers).then(self::events).map(web::reply);
 
     create
         .or(list)
         .unify()
         .or(sales)
+        .unify()
+        .or(other_sales)
         .unify()
         .or(read)
         .unify()
@@ -131,11 +140,18 @@ async fn history(id: String, app: App, session: Session, seen: Seen) -> Result<R
     Ok(json(&projections::history(app.orders.view(), order.id)?).into_response())
 }
 
-async fn events(id: String, app: App, session: Session, seen: Seen) -> Result<Response, Error> {
+async fn events(
+    id: String,
+    app: App,
+    session: Session,
+    seen: Seen,
+    watchers: AtOnce<UserId>,
+) -> Result<Response, Error> {
     let reader = UserId(session.user()?.id);
     catch_up_with(&app, &seen).await;
     let order = commands::read(&app, order_id(&id)?, reader).await?;
-    Ok(web::sse(changes(app, order)))
+    let watcher = watchers.take(reader).ok_or_else(|| ApiError::too_many_requests(RETRY_AFTER_SECONDS))?;
+    Ok(web::sse(watcher, changes(app, order)))
 }
 
 /// The order as it is now, then as it is after each of its events.

@@ -33,10 +33,12 @@ pub use crate::{commands::App, config::Config, error::Error};
 /// When it cannot start: a setting that cannot work, a directory that cannot be used, a stream that is not ours.
 pub async fn run(config: Config, listener: Listener, shutdown: CancellationToken) -> Result<(), StartError> {
     let store = Store::open(config.store, shutdown.clone()).await?;
+    let sessions = service::sessions(&store, &config.keys, config.requests_per_minute)?;
     let app = App {
         orders: Decider::new(store.project(ORDERS.name)?),
         tickets: store.project(TICKETS.name)?,
         window: config.window,
+        reservations: commands::Reservations::at_most(config.max_open_orders),
     };
 
     let health = Health::new();
@@ -53,7 +55,7 @@ pub async fn run(config: Config, listener: Listener, shutdown: CancellationToken
     tasks.spawn(projections::tell_counts(app.orders.view().clone(), shutdown.clone()));
     tasks.close();
 
-    let routes = http::routes(&app, &config.keys);
+    let routes = http::routes(&app, &sessions);
     let serve = async { Ok(web::serve(listener, health, routes, shutdown.clone()).await?) };
     let served = tokio::try_join!(store.create_stream(ORDERS.name, ORDERS.subjects), serve);
 

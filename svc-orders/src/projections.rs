@@ -1,6 +1,9 @@
 //! What svc-orders has read: its own orders, and the tickets that can be ordered.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use contract::{
     Cents, OrderEvent, OrderId, TicketEvent, TicketId, Timestamp, UserId,
@@ -33,6 +36,9 @@ const MOST_TICKETS: usize = 10_000;
 const LATEST: usize = 5;
 /// How many orders of the seller's own one look at the sales passes over: then it answers what it has.
 const PASSED_OVER: usize = 1_000;
+
+/// How many orders of one buyer are looked at for those that are open.
+const MANY: usize = 1_000;
 
 /// How often the orders are counted for the metrics.
 const TELL_EVERY: Duration = Duration::from_secs(5);
@@ -175,6 +181,50 @@ pub(crate) fn order(orders: &View<Orders>, id: OrderId) -> Result<Option<Order>,
 /// The order `id`, as the ticket's seller sees it.
 fn sale(orders: &View<Orders>, id: OrderId) -> Result<Option<Sale>, eventstore::Error> {
     Ok(orders.get(&DOSSIERS, id.as_bytes())?.and_then(Dossier::sale))
+}
+
+/// How many reservations the buyer has open, of those that were placed `since`: so long may one be open that is not being
+/// paid.
+///
+/// Counts no further than `most`, and not exactly below that. Whoever has placed more than a thousand since is taken to
+/// have as many open.
+pub(crate) fn open_orders(
+    orders: &View<Orders>,
+    buyer: UserId,
+    since: SystemTime,
+    most: usize,
+) -> Result<usize, eventstore::Error> {
+    let since = Timestamp::from(since);
+    let placed = |limit| -> Result<Vec<OrderId>, eventstore::Error> {
+        let newest = orders.scan(&BY_BUYER, buyer.as_bytes(), None, eventstore::Order::Descending, limit)?;
+        // Ids say when they were made.
+        let is_recent = |id: &OrderId| placed_at(*id).is_none_or(|placed| placed >= since);
+        Ok(newest.into_iter().map(|(_, id)| id).take_while(is_recent).collect())
+    };
+    // For nearly everybody it ends here: not one order has to be read.
+    let few = placed(most)?.len();
+    if few < most {
+        return Ok(few);
+    }
+    let placed = placed(MANY)?;
+    if placed.len() == MANY {
+        return Ok(most);
+    }
+    let mut open = 0;
+    for id in placed {
+        let status = order(orders, id)?.map(|order| order.status);
+        open += usize::from(matches!(status, Some(OrderStatus::Created | OrderStatus::AwaitingPayment)));
+        if open == most {
+            break;
+        }
+    }
+    Ok(open)
+}
+
+/// When an order's id was made.
+fn placed_at(id: OrderId) -> Option<Timestamp> {
+    let (seconds, nanoseconds) = id.0.get_timestamp()?.to_unix();
+    Some(Timestamp::from(SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds)))
 }
 
 /// A part of a list.

@@ -294,7 +294,8 @@ async fn a_seller_sees_who_ordered_and_what_became_of_it() {
     let signed_out = service.request(Method::GET, path).send().await.unwrap();
     refused(signed_out, StatusCode::UNAUTHORIZED, "Not authorized").await;
     let no_order = service.request(Method::DELETE, path).bearer_auth(token(SELLER)).send().await.unwrap();
-    refused(no_order, StatusCode::NOT_FOUND, "Not Found").await;
+    assert_eq!(no_order.headers()["allow"], "GET, HEAD");
+    refused(no_order, StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed").await;
     assert_eq!(service.history(&own).await, ["order:created"]);
     service.stop().await;
 }

@@ -22,6 +22,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// What sessions are checked with.
     pub keys: Keys,
+    /// How often each user may ask; 0 is no limit.
+    pub requests_per_minute: u32,
     /// Who we are to Stripe.
     pub stripe_key: SecretKey,
     /// Where Stripe is, or a sandbox that answers as it does.
@@ -54,6 +56,7 @@ impl Config {
         Ok(Self {
             store: service::store_config(env, PAYMENTS)?,
             keys: Keys::from_env(env)?,
+            requests_per_minute: service::requests_per_minute(env)?,
             stripe_key: env
                 .secret("STRIPE_KEY", "a Stripe secret key; the all-in-one starts a sandbox instead")?,
             stripe_api_base: env.or("STRIPE_API_BASE", ApiBase::default(), "an http or https address")?,

@@ -11,11 +11,11 @@ use warp::{
     Filter, Reply,
     filters::BoxedFilter,
     header,
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     path,
     reply::{Response, json, with_status},
 };
-use web::{Body, Keys, Seen, Session};
+use web::{ApiError, Body, Seen, Session, Sessions};
 
 use crate::{
     commands::{self, App, Looked},
@@ -30,24 +30,27 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Far more than any event of Stripe's about a payment.
 const LONGEST_EVENT: usize = 256 * 1024;
 
-pub(crate) fn routes(app: &App, keys: &Keys, webhook: Secrets) -> BoxedFilter<(Response,)> {
+pub(crate) fn routes(app: &App, sessions: &Sessions, webhook: Secrets) -> BoxedFilter<(Response,)> {
     let app = {
         let app = app.clone();
         warp::any().map(move || app.clone())
     };
-    let caller = app.clone().and(web::session(keys)).and(web::seen());
-    let signature = header::optional::<String>("stripe-signature");
+    let caller = app.clone().and(web::session(sessions)).and(web::seen());
+    let signature = header::headers_cloned().map(|headers: HeaderMap| {
+        let text = headers.get("stripe-signature").map(|value| value.to_str().map(str::to_owned));
+        text.transpose().map_err(|_| ApiError::bad_request("Invalid header"))
+    });
 
     let all = path!("api" / "payments").and(web::route("/api/payments"));
     let one = path!("api" / "payments" / String).and(web::route("/api/payments/:orderId"));
     let back = path!("api" / "payments" / String / "refund").and(web::route("/api/payments/:orderId/refund"));
     let told = path!("api" / "payments" / "webhook").and(web::route("/api/payments/webhook"));
 
-    let pay = all.and(warp::post()).and(caller.clone()).and(web::body()).then(pay).map(web::reply);
-    let read = one.and(warp::get()).and(caller.clone()).then(read).map(web::reply);
-    let refund = back.and(warp::post()).and(caller).then(refund).map(web::reply);
+    let pay = all.and(web::post()).and(caller.clone()).and(web::body()).then(pay).map(web::reply);
+    let read = one.and(web::get()).and(caller.clone()).then(read).map(web::reply);
+    let refund = back.and(web::post()).and(caller).then(refund).map(web::reply);
     let hear = told
-        .and(warp::post())
+        .and(web::post())
         .and(app)
         .and(web::with(webhook))
         .and(signature)
@@ -55,7 +58,7 @@ pub(crate) fn routes(app: &App, keys: &Keys, webhook: Secrets) -> BoxedFilter<(R
         .then(hear)
         .map(web::reply);
 
-    hear.or(pay).unify().or(read).unify().or(refund).unify().boxed()
+    hear.or(told.and(web::nothing_else())).unify().or(pay).unify().or(read).unify().or(refund).unify().boxed()
 }
 
 async fn pay(app: App, session: Session, seen: Seen, body: Body) -> Result<Response, Error> {
@@ -94,7 +97,13 @@ async fn refund(order: String, app: App, session: Session, seen: Seen) -> Result
 }
 
 /// Stripe tells something. Answered with 200 once it stands in the log, or nothing has to: else Stripe tells it again.
-async fn hear(app: App, secrets: Secrets, signature: Option<String>, body: Body) -> Result<Response, Error> {
+async fn hear(
+    app: App,
+    secrets: Secrets,
+    signature: Result<Option<String>, ApiError>,
+    body: Body,
+) -> Result<Response, Error> {
+    let signature = signature?;
     let bytes = body.bytes()?;
     let verified = secrets.verify(signature.as_deref(), bytes, SystemTime::now());
     let (kind, looked) = match verified.and_then(|()| webhook::read(bytes)) {

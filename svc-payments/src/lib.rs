@@ -51,6 +51,7 @@ pub use crate::{commands::App, config::Config, error::Error};
 /// When it cannot start: a setting that cannot work, a directory that cannot be used, a stream that is not ours.
 pub async fn run(config: Config, listener: Listener, shutdown: CancellationToken) -> Result<(), StartError> {
     let store = Store::open(config.store, shutdown.clone()).await?;
+    let sessions = service::sessions(&store, &config.keys, config.requests_per_minute)?;
     let app = App {
         payments: Decider::new(store.project(PAYMENTS.name)?),
         orders: store.project(ORDERS.name)?,
@@ -82,7 +83,7 @@ pub async fn run(config: Config, listener: Listener, shutdown: CancellationToken
     if config.webhook_secrets.is_empty() {
         tracing::warn!("STRIPE_WEBHOOK_SECRET is not set: what stripe tells by itself is not believed");
     }
-    let routes = http::routes(&app, &config.keys, config.webhook_secrets);
+    let routes = http::routes(&app, &sessions, config.webhook_secrets);
     let serve = async { Ok(web::serve(listener, health, routes, shutdown.clone()).await?) };
     let served = tokio::try_join!(store.create_stream(PAYMENTS.name, PAYMENTS.subjects), serve);
 

@@ -2,7 +2,7 @@
 
 use contract::stream::TICKETS;
 use eventstore::StoreConfig;
-use web::{Env, Keys, env::Invalid};
+use web::{Env, Keys, Proxies, env::Invalid};
 
 /// Everything that can be set.
 #[derive(Clone)]
@@ -11,6 +11,10 @@ pub struct Config {
     pub store: StoreConfig,
     /// What sessions are checked with.
     pub keys: Keys,
+    /// How often each user may ask; 0 is no limit.
+    pub requests_per_minute: u32,
+    /// Whose word about where a request came from counts.
+    pub trusted_proxies: Proxies,
 }
 
 impl Config {
@@ -19,6 +23,11 @@ impl Config {
     /// # Errors
     /// With the first variable that is missing or wrong.
     pub fn from_env(env: &Env) -> Result<Self, Invalid> {
-        Ok(Self { store: service::store_config(env, TICKETS)?, keys: Keys::from_env(env)? })
+        Ok(Self {
+            store: service::store_config(env, TICKETS)?,
+            keys: Keys::from_env(env)?,
+            requests_per_minute: service::requests_per_minute(env)?,
+            trusted_proxies: Proxies::from_env(env)?,
+        })
     }
 }

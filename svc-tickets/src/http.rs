@@ -5,7 +5,6 @@ use std::time::Duration;
 use contract::{Cents, TicketEvent, TicketId, UserId, money::ParseError, stream::TICKETS};
 use eventstore::Recorded;
 use futures::{Stream, stream};
-use serde_json::Value;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use uuid::Uuid;
 use warp::{
@@ -16,7 +15,7 @@ use warp::{
     reply::{Response, json, with_status},
     sse::Event,
 };
-use web::{ApiError, Body, Fields, Keys, Query, Seen, Session};
+use web::{ApiError, Body, Client, Proxies, Query, Seen, Session, Sessions, limit::AtOnce};
 
 use crate::{
     commands::{self, App},
@@ -28,25 +27,45 @@ use crate::{
 /// How long a read waits for what its caller has written or seen elsewhere.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-pub(crate) fn routes(app: &App, keys: &Keys) -> BoxedFilter<(Response,)> {
+/// When to ask again for what too many have.
+const RETRY_AFTER_SECONDS: u64 = 10;
+
+/// How many may listen at once from one address. Behind it may be many: the pages ask once for all their visitors.
+const LISTENERS: usize = 100;
+
+pub(crate) fn routes(app: &App, sessions: &Sessions, proxies: &Proxies) -> BoxedFilter<(Response,)> {
     let app = {
         let app = app.clone();
         warp::any().map(move || app.clone())
     };
-    let (session, seen) = (web::session(keys), web::seen());
+    let (session, seen) = (web::session(sessions), web::seen());
 
     let all = path!("api" / "tickets").and(web::route("/api/tickets"));
     let events = path!("api" / "tickets" / "events").and(web::route("/api/tickets/events"));
     let one = path!("api" / "tickets" / String).and(web::route("/api/tickets/:id"));
 
-    let list = all.and(warp::get()).and(app.clone()).and(seen).and(web::query()).then(list);
-    let create = all.and(warp::post()).and(app.clone()).and(session.clone()).and(web::body()).then(create);
+    let list = all.and(web::get()).and(app.clone()).and(seen).and(web::query()).then(list);
+    let create = all.and(web::post()).and(app.clone()).and(session.clone()).and(web::body()).then(create);
     // Before the one ticket, whose id could be any word.
-    let events = events.and(warp::get()).and(app.clone()).then(self::events);
-    let read = one.and(warp::get()).and(app.clone()).and(seen).then(read);
-    let edit = one.and(warp::put()).and(app).and(seen).and(session).and(web::body()).then(edit);
+    let listeners = AtOnce::new(LISTENERS);
+    let other_events = events.and(web::nothing_else()).map(Ok);
+    let events = events.and(web::get()).and(app.clone()).and(web::with(listeners)).and(web::client(proxies));
+    let events = events.then(self::events);
+    let read = one.and(web::get()).and(app.clone()).and(seen).then(read);
+    let edit = one.and(web::put()).and(app).and(seen).and(session).and(web::body()).then(edit);
 
-    list.or(create).unify().or(events).unify().or(read).unify().or(edit).unify().map(web::reply).boxed()
+    list.or(create)
+        .unify()
+        .or(events)
+        .unify()
+        .or(other_events)
+        .unify()
+        .or(read)
+        .unify()
+        .or(edit)
+        .unify()
+        .map(web::reply)
+        .boxed()
 }
 
 async fn list(app: App, seen: Seen, query: Query) -> Result<Response, Error> {
@@ -86,8 +105,9 @@ async fn edit(id: String, app: App, seen: Seen, session: Session, body: Body) ->
     Ok(web::with_position(json(&written.ticket), TICKETS.name, written.sequence))
 }
 
-async fn events(app: App) -> Result<Response, Error> {
-    Ok(web::sse(told(app.tickets.view().changes(), |recorded| change(recorded))))
+async fn events(app: App, listeners: AtOnce<Client>, client: Client) -> Result<Response, Error> {
+    let listener = listeners.take(client).ok_or_else(|| ApiError::too_many_requests(RETRY_AFTER_SECONDS))?;
+    Ok(web::sse(listener, told(app.tickets.view().changes(), |recorded| change(recorded))))
 }
 
 /// What happens from now on; `reload` in place of what came too fast for this reader.
@@ -114,13 +134,13 @@ fn change(recorded: &Recorded<TicketEvent>) -> Option<Event> {
 /// What a body says of a ticket, or one message for each field that is wrong.
 fn terms(body: &Body) -> Result<Terms, ApiError> {
     let mut fields = body.fields()?;
-    let title = field(&mut fields, "title", |value| {
+    let title = fields.judge("title", |value| {
         Title::parse(value.as_str().unwrap_or_default()).map_err(|wrong| match wrong {
             NoTitle::Empty => "Title is required",
             NoTitle::TooLong => "Title must be at most 200 characters",
         })
     });
-    let price = field(&mut fields, "price", |value| match Cents::try_from(value) {
+    let price = fields.judge("price", |value| match Cents::try_from(value) {
         Ok(amount) => Price::of(amount).ok_or("Price must be greater than 0"),
         Err(ParseError::NotDecimal) => Err("Price must be greater than 0"),
         Err(ParseError::TooPrecise) => Err("Price must have at most 2 decimals"),
@@ -128,18 +148,6 @@ fn terms(body: &Body) -> Result<Terms, ApiError> {
     });
     let (title, price) = fields.finish(title.zip(price))?;
     Ok(Terms { title, price })
-}
-
-/// A field that can be wrong in several ways: the message says in which.
-fn field<T>(
-    fields: &mut Fields,
-    name: &str,
-    parse: impl FnOnce(&Value) -> Result<T, &'static str>,
-) -> Option<T> {
-    match fields.get(name, "", |value| Some(parse(value)))? {
-        Ok(value) => Some(value),
-        Err(message) => fields.get(name, message, |_| None),
-    }
 }
 
 /// Which tickets are asked for. A seller's are listed whatever their status.

@@ -39,6 +39,7 @@ const SEARCHES: usize = 2;
 /// When it cannot start: a setting that cannot work, a directory that cannot be used, a stream that is not ours.
 pub async fn run(config: Config, listener: Listener, shutdown: CancellationToken) -> Result<(), StartError> {
     let store = Store::open(config.store, shutdown.clone()).await?;
+    let sessions = service::sessions(&store, &config.keys, config.requests_per_minute)?;
     let app = App {
         tickets: Decider::new(store.project(TICKETS.name)?),
         searches: Arc::new(Semaphore::new(SEARCHES)),
@@ -57,7 +58,7 @@ pub async fn run(config: Config, listener: Listener, shutdown: CancellationToken
     reactors::start(&tasks, &store, &app, &shutdown);
     tasks.close();
 
-    let routes = http::routes(&app, &config.keys);
+    let routes = http::routes(&app, &sessions, &config.trusted_proxies);
     let serve = async { Ok(web::serve(listener, health, routes, shutdown.clone()).await?) };
     let served = tokio::try_join!(store.create_stream(TICKETS.name, TICKETS.subjects), serve);
 

@@ -118,7 +118,10 @@ async fn what_is_wrong_is_told_as_the_contract_says() {
     assert_eq!(errors(response).await, not_authorized);
 
     let unknown = Uuid::from_u128(7).to_string();
-    for id in [unknown.as_str(), "7", "events"] {
+    let response = service.put(SELLER, "events", &good).await;
+    assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(response.headers()["allow"], "GET, HEAD");
+    for id in [unknown.as_str(), "7"] {
         let response = service.put(SELLER, id, &good).await;
         assert_eq!(response.status(), StatusCode::NOT_FOUND, "{id}");
         assert_eq!(errors(response).await, [("Not Found".to_owned(), None)]);

@@ -24,9 +24,12 @@ pub(crate) async fn tour(shop: &Shop, look: Look, mut look_at: impl AsyncFnMut(&
 
     // Signed out, in an empty shop.
     look_at("home-empty").await;
-    for (path, name) in
-        [("/auth/signup", "sign-up"), ("/auth/signin", "sign-in"), ("/nothing/here", "not-found")]
-    {
+    for (path, name) in [
+        ("/auth/signup", "sign-up"),
+        ("/auth/signin", "sign-in"),
+        ("/api/docs", "docs"),
+        ("/nothing/here", "not-found"),
+    ] {
         visitor.goes_to(path).await;
         look_at(name).await;
     }

@@ -85,7 +85,7 @@ pub(crate) struct System {
     pub(crate) nats: NatsServer,
     pub(crate) stripe: StripeSandbox,
     processes: HashMap<(Service, usize), Process>,
-    keys: web::Keys,
+    signer: web::Signer,
     http: reqwest::Client,
     directory: TempDir,
     _nats_port: Port,
@@ -169,7 +169,7 @@ impl System {
             nats: nats.await.unwrap(),
             stripe: stripe.await.unwrap(),
             processes: HashMap::new(),
-            keys: web::Keys::new(JWT_KEY, None),
+            signer: web::Signer::new(JWT_KEY),
             http: reqwest::Client::builder().timeout(PATIENCE).build().unwrap(),
             directory,
             _nats_port: nats_port,
@@ -222,6 +222,9 @@ impl System {
             ("EXPIRATION_WINDOW_SECONDS", layout.window_seconds.to_string()),
             ("SIGNUPS_PER_MINUTE", "0".into()),
             ("SIGNIN_FAILURES_PER_MINUTE", "0".into()),
+            // One user of a test's does what many would.
+            ("USER_REQUESTS_PER_MINUTE", "0".into()),
+            ("MAX_OPEN_ORDERS", "0".into()),
             ("SCRYPT_LOG_N", "14".into()),
         ]);
         if layout.nats_users {
@@ -235,6 +238,12 @@ impl System {
         let log = self.directory.path().join(format!("{name}.log"));
         self.processes.insert((service, replica), Process { child: None, port, data_dir, log, variables });
         self.spawn(service, replica);
+    }
+
+    /// Another value of a variable, from the next start on.
+    pub(crate) fn set(&mut self, service: Service, replica: usize, name: &'static str, value: &str) {
+        let process = self.processes.get_mut(&(service, replica)).unwrap();
+        process.variables.insert(name, value.to_owned());
     }
 
     /// Starts the process, again if need be.
@@ -287,6 +296,11 @@ impl System {
         assert!(ended.is_none(), "somebody else answers: {service:?} {replica} has ended ({ended:?})");
     }
 
+    /// Where everything of it is kept: the log, the projections, what its processes say.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// Where the process keeps its projections.
     pub(crate) fn data_dir(&self, service: Service, replica: usize) -> &Path {
         &self.processes[&(service, replica)].data_dir
@@ -305,7 +319,12 @@ impl System {
     pub(crate) fn person(&self) -> Person {
         let id = Uuid::now_v7();
         let email = format!("{id}@example.com");
-        let token = self.keys.sign(id, &email, Duration::from_secs(3600));
+        let token = self.signer.sign(&web::Claims::new(id, &email, 0, Duration::from_secs(3600)));
+        Person { id, token, http: self.http.clone() }
+    }
+
+    /// Somebody who brings this token.
+    pub(crate) fn bearer(&self, id: Uuid, token: String) -> Person {
         Person { id, token, http: self.http.clone() }
     }
 

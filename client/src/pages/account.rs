@@ -65,12 +65,19 @@ pub(crate) fn account(email: &str, form: &Form) -> Markup {
     html! {
         h1 { "My account" }
         dl.facts.panel { div { dt { "Email address" } dd { (email) } } }
+        section.panel aria-labelledby="everywhere" {
+            h2 #everywhere { "Sign out everywhere" }
+            p { "On this device and on all others. Do so when you have lost one, or have signed in where others can." }
+            form method="post" action="/account/signout-all" {
+                div.actions { button { "Sign out everywhere" } }
+            }
+        }
         section.panel aria-labelledby="erase" {
             h2 #erase { "Erase my account" }
             p {
                 "Your email address and your password are destroyed and cannot be brought back. "
                 "Orders and tickets stay, without your name. You will not see them any more: "
-                "finish what you are selling or buying first. Where else you are signed in, that ends by itself within a week."
+                "finish what you are selling or buying first. Wherever you are signed in, that ends."
             }
             form method="post" action="/account/erase" novalidate {
                 (Field::password("current-password").render(form))

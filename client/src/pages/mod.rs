@@ -4,6 +4,7 @@
 //! itself has an id and `data-version`; the script replaces it when a version comes that it does not show.
 
 pub(crate) mod account;
+pub(crate) mod docs;
 pub(crate) mod errors;
 pub(crate) mod listings;
 pub(crate) mod orders;
@@ -99,6 +100,7 @@ fn footer(frame: Frame<'_>) -> Markup {
     html! {
         footer.site {
             @if frame.signed_in { p { a href="/account" { "My account" } } }
+            p { a href="/api/docs" { "API" } }
             @if let Stripe::Sandbox { .. } = frame.stripe { p { "Test mode: no card is ever charged." } }
         }
     }

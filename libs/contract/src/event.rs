@@ -9,23 +9,27 @@
 //! ever was.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{Cents, OrderId, PaymentId, TicketId, Timestamp, UserId};
 
 /// An event of stream USERS.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", content = "data")]
 pub enum UserEvent {
     /// Somebody signed up.
     #[serde(rename = "user:signed-up")]
     SignedUp(UserSignedUp),
+    /// They signed out everywhere: sessions of an earlier epoch are over.
+    #[serde(rename = "user:signed-out")]
+    SignedOut(UserSignedOut),
     /// Their data was erased: what is sealed in earlier events can be opened no more.
     #[serde(rename = "user:erased")]
     Erased(UserErased),
 }
 
 /// Data of `user:signed-up`. What names a person is sealed with a key of that person's, kept outside the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UserSignedUp {
     /// The new user.
@@ -36,8 +40,18 @@ pub struct UserSignedUp {
     pub password_hash: Sealed,
 }
 
+/// Data of `user:signed-out`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UserSignedOut {
+    /// Whose sessions ended.
+    pub id: UserId,
+    /// The epoch of the sessions to come: how often they signed out everywhere.
+    pub epoch: u32,
+}
+
 /// Data of `user:erased`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UserErased {
     /// Who was erased.
@@ -45,12 +59,13 @@ pub struct UserErased {
 }
 
 /// A secret, encrypted: lowercase hex of a 12-byte nonce, the AES-256-GCM ciphertext and its 16-byte tag.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
+#[schema(pattern = "^([0-9a-f]{2}){28,}$")]
 pub struct Sealed(pub String);
 
 /// An event of stream TICKETS.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", content = "data")]
 pub enum TicketEvent {
     /// A seller listed a ticket.
@@ -62,12 +77,13 @@ pub enum TicketEvent {
 }
 
 /// Data of `ticket:created`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TicketCreated {
     /// The ticket.
     pub id: TicketId,
     /// What is for sale, 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200)]
     pub title: String,
     /// What it costs.
     pub price_cents: Cents,
@@ -76,29 +92,32 @@ pub struct TicketCreated {
 }
 
 /// Data of `ticket:updated`: the whole ticket as it is from now on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TicketUpdated {
     /// The ticket.
     pub id: TicketId,
     /// What is for sale, 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200)]
     pub title: String,
     /// What it costs.
     pub price_cents: Cents,
     /// Who sells it.
     pub user_id: UserId,
-    /// The order that holds it or bought it.
+    /// The order that holds it or bought it; null when it is free.
+    #[schema(required = true)]
     pub order_id: Option<OrderId>,
     /// Whether that order was paid for.
     pub sold: bool,
     /// The version, on this ticket's subject of ORDERS, that the two fields above reflect. An order event that is
     /// not newer changes nothing: so events may come twice or out of order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub order_version: Option<u64>,
 }
 
 /// An event of stream ORDERS.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", content = "data")]
 pub enum OrderEvent {
     /// A buyer reserved a ticket.
@@ -116,12 +135,12 @@ pub enum OrderEvent {
 }
 
 /// Data of `order:created`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderCreated {
     /// The order.
     pub id: OrderId,
-    /// Always [`OrderStatus::Created`]: for readers that look at the payload alone.
+    /// Always `created`: for readers that look at the payload alone.
     pub status: OrderStatus,
     /// The buyer.
     pub user_id: UserId,
@@ -132,26 +151,27 @@ pub struct OrderCreated {
 }
 
 /// The ticket as it was ordered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderedTicket {
     /// The ticket.
     pub id: TicketId,
     /// Its title when it was ordered.
+    #[schema(min_length = 1, max_length = 200)]
     pub title: String,
     /// Its price when it was ordered: what is charged.
     pub price_cents: Cents,
 }
 
 /// Names the ticket of an order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TicketRef {
     /// The ticket.
     pub id: TicketId,
 }
 
 /// Data of `order:awaiting-payment`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderAwaitingPayment {
     /// The order.
@@ -163,7 +183,7 @@ pub struct OrderAwaitingPayment {
 }
 
 /// Data of `order:cancelled`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderCancelled {
     /// The order.
@@ -175,7 +195,7 @@ pub struct OrderCancelled {
 }
 
 /// Data of `order:completed`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderCompleted {
     /// The order.
@@ -187,7 +207,7 @@ pub struct OrderCompleted {
 }
 
 /// Where an order is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub enum OrderStatus {
     /// Reserved, inside its window.
     #[serde(rename = "created")]
@@ -204,7 +224,7 @@ pub enum OrderStatus {
 }
 
 /// Why an order was cancelled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CancelReason {
     /// The buyer gave it up.
@@ -218,7 +238,7 @@ pub enum CancelReason {
 }
 
 /// An event of stream PAYMENTS.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", content = "data")]
 pub enum PaymentEvent {
     /// A buyer asked to pay. Stripe has not been asked yet.
@@ -257,7 +277,7 @@ pub enum PaymentEvent {
 }
 
 /// Data of `payment:requested`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PaymentRequested {
     /// This try to pay.
@@ -269,13 +289,15 @@ pub struct PaymentRequested {
     /// How much.
     pub amount_cents: Cents,
     /// ISO 4217 in lower case, as Stripe has it: `usd`.
+    #[schema(pattern = "^[a-z]{3}$")]
     pub currency: String,
     /// A Stripe payment method (`pm_…`) or token (`tok_…`): a reference, never a card number.
+    #[schema(pattern = "^(pm|tok)_[A-Za-z0-9_]+$", max_length = 255)]
     pub payment_method: String,
 }
 
 /// Data of `payment:action-required`, `payment:authorized`, `payment:created` and `payment:disputed`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PaymentSettled {
     /// The try to pay.
@@ -283,12 +305,13 @@ pub struct PaymentSettled {
     /// What is paid for.
     pub order_id: OrderId,
     /// Stripe's PaymentIntent, `pi_…`.
+    #[schema(pattern = "^pi_")]
     pub stripe_id: String,
 }
 
 /// Data of `payment:declined`, `payment:voided`, `payment:refund-requested`, `payment:refund-failed` and
 /// `payment:refunded`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PaymentUnsettled {
     /// The try to pay.
@@ -297,13 +320,14 @@ pub struct PaymentUnsettled {
     pub order_id: OrderId,
     /// Stripe's PaymentIntent, when there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, pattern = "^pi_")]
     pub stripe_id: Option<String>,
     /// Why: for a declined card what may be shown to its owner, as Stripe words it.
     pub reason: String,
 }
 
 /// Data of `payment:partially-refunded`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PaymentPartiallyRefunded {
     /// The try to pay.
@@ -311,13 +335,14 @@ pub struct PaymentPartiallyRefunded {
     /// What was paid for.
     pub order_id: OrderId,
     /// Stripe's PaymentIntent, `pi_…`.
+    #[schema(pattern = "^pi_")]
     pub stripe_id: String,
     /// How much went back in all so far.
     pub refunded_cents: Cents,
 }
 
 /// An event of stream EXPIRATIONS.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", content = "data")]
 pub enum ExpirationEvent {
     /// An order's window is over. Whether that ends the order, the order's log decides.
@@ -326,7 +351,7 @@ pub enum ExpirationEvent {
 }
 
 /// Data of `expiration:complete`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExpirationComplete {
     /// The order whose window is over.

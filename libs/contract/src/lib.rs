@@ -11,14 +11,19 @@
 //! | [`timestamp`] | [`Timestamp`]: RFC 3339, UTC, milliseconds |
 //! | [`stream`] | the streams, their subjects, and the durables that listen to them |
 //! | [`event`] | the events of each stream |
-//! | [`http`] | the bodies that HTTP answers carry |
+//! | [`http`] | the bodies that HTTP answers carry, and requests |
+//! | [`openapi`] | every HTTP route, as a document for programs |
+//! | [`asyncapi`] | every event, likewise |
 //!
 //! Absent on purpose: async code, IO, and any other crate of this workspace.
 
+pub mod asyncapi;
 pub mod event;
 pub mod http;
 pub mod id;
 pub mod money;
+pub mod openapi;
+mod schema;
 pub mod stream;
 pub mod timestamp;
 

@@ -1,11 +1,12 @@
 //! Money: integer cents everywhere inside, a JSON number of dollars in HTTP bodies.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// An amount in cents.
 ///
 /// Serialises as that integer. In an HTTP body a price is a number of dollars: `#[serde(with = "contract::money::dollars")]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct Cents(pub i64);
 
@@ -80,8 +81,15 @@ impl TryFrom<&serde_json::Value> for Cents {
 /// Cents as a JSON number of dollars with at most two decimals.
 pub mod dollars {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+    use utoipa::openapi::{
+        Object, ObjectBuilder, Type,
+        schema::{AnyOfBuilder, Schema},
+    };
 
     use super::Cents;
+
+    /// More than nothing, with at most two decimals, in digits.
+    const ASKED: &str = r"^0*([1-9][0-9]{0,5}(\.[0-9]{1,2}0*)?|0\.(0[1-9]|[1-9][0-9]?)0*)$";
 
     /// Writes 1999 as `19.99` and 2000 as `20`.
     ///
@@ -101,6 +109,28 @@ pub mod dollars {
     /// When it is no amount with at most two decimals.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cents, D::Error> {
         Cents::try_from(&serde_json::Value::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+
+    /// A price as an answer tells it.
+    pub(crate) fn schema() -> Object {
+        price().description(Some("In dollars, exact to the cent.")).examples([19.99]).build()
+    }
+
+    /// A price as a question may put it.
+    pub(crate) fn asked() -> Schema {
+        let largest = Cents::MAX_PRICE.0 as f64 / 100.0;
+        let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(ASKED));
+        AnyOfBuilder::new()
+            .description(Some(
+                "In dollars: a number, or its digits as a string. More than 0, at most 2 decimals.",
+            ))
+            .item(price().exclusive_minimum(Some(0)).maximum(Some(largest)))
+            .item(text)
+            .into()
+    }
+
+    fn price() -> ObjectBuilder {
+        ObjectBuilder::new().schema_type(Type::Number).multiple_of(Some(0.01))
     }
 }
 

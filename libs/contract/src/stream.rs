@@ -47,6 +47,37 @@ pub mod durable {
     pub const EXPIRATION: &str = "expiration-service";
 }
 
+/// A service that listens to streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The service.
+    pub service: &'static str,
+    /// Its durable on each stream that it acts on.
+    pub durable: &'static str,
+    /// What it acts on, once among its replicas.
+    pub reacts: &'static [Stream],
+    /// What of the others' each replica reads for rows of its own.
+    pub reads: &'static [Stream],
+}
+
+/// Who listens to what.
+pub const LISTENERS: [Listener; 4] = [
+    Listener { service: "svc-tickets", durable: durable::TICKETS, reacts: &[ORDERS], reads: &[USERS] },
+    Listener {
+        service: "svc-orders",
+        durable: durable::ORDERS,
+        reacts: &[PAYMENTS, EXPIRATIONS],
+        reads: &[USERS, TICKETS],
+    },
+    Listener {
+        service: "svc-payments",
+        durable: durable::PAYMENTS,
+        reacts: &[ORDERS, PAYMENTS],
+        reads: &[USERS, TICKETS, ORDERS],
+    },
+    Listener { service: "svc-expiration", durable: durable::EXPIRATION, reacts: &[ORDERS], reads: &[ORDERS] },
+];
+
 /// The subject of one email address. `email_key` is a keyed hash of it in hex: the address never shows in a subject.
 pub fn user_subject(email_key: &str) -> String {
     format!("ticketing.users.{email_key}")

@@ -3,15 +3,26 @@
 use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339, macros::datetime};
+use utoipa::ToSchema;
 
 /// A point in time in UTC, to the millisecond: what a browser's `Date` keeps.
 ///
 /// Serialises as RFC 3339 text, `2026-11-22T05:23:55.120Z`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
+#[schema(value_type = String, format = DateTime, examples("2026-11-22T05:23:55.120Z"))]
 pub struct Timestamp(OffsetDateTime);
 
+const FIRST: OffsetDateTime = datetime!(0000-01-01 00:00:00 UTC);
+const LAST: OffsetDateTime = datetime!(9999-12-31 23:59:59.999 UTC);
+
 impl Timestamp {
+    /// The time, if it has a year in UTC.
+    fn in_utc(time: OffsetDateTime) -> Option<Self> {
+        let time = time.checked_to_offset(UtcOffset::UTC).filter(|time| time.year() >= 0)?;
+        Some(Self(time.replace_millisecond(time.millisecond()).unwrap_or(time)))
+    }
+
     /// The same time moved later; at the end of time it stays there.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
@@ -26,10 +37,11 @@ impl Timestamp {
     }
 }
 
+/// A time that in UTC is before the first or after the last becomes that: RFC 3339 has the years 0 to 9999.
 impl From<OffsetDateTime> for Timestamp {
     fn from(time: OffsetDateTime) -> Self {
-        let time = time.to_offset(time::UtcOffset::UTC);
-        Self(time.replace_millisecond(time.millisecond()).unwrap_or(time))
+        let nearest = if time.year() < 5000 { FIRST } else { LAST };
+        Self::in_utc(time).unwrap_or(Self(nearest))
     }
 }
 
@@ -68,14 +80,13 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        OffsetDateTime::parse(&text, &Rfc3339).map(Self::from).map_err(D::Error::custom)
+        let time = OffsetDateTime::parse(&text, &Rfc3339).map_err(D::Error::custom)?;
+        Self::in_utc(time).ok_or_else(|| D::Error::custom("a time without a year in UTC"))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use time::macros::datetime;
-
     use super::*;
 
     #[test]
@@ -84,6 +95,21 @@ mod tests {
         assert_eq!(serde_json::to_string(&time).unwrap(), "\"2026-11-22T05:03:05.120Z\"");
         let back: Timestamp = serde_json::from_str("\"2026-11-22T05:03:05.12Z\"").unwrap();
         assert_eq!(back, time);
+    }
+
+    #[test]
+    fn a_time_that_has_no_year_in_utc_is_none() {
+        for text in ["9999-12-31T23:59:59.999-23:59", "0000-01-01T00:00:00+23:59"] {
+            assert!(serde_json::from_str::<Timestamp>(&format!("{text:?}")).is_err(), "{text}");
+        }
+        assert_eq!(
+            Timestamp::from(datetime!(9999-12-31 23:59 -23:59)).to_string(),
+            "9999-12-31T23:59:59.999Z"
+        );
+        assert_eq!(
+            Timestamp::from(datetime!(0000-01-01 00:00 +23:59)).to_string(),
+            "0000-01-01T00:00:00.000Z"
+        );
     }
 
     #[test]

@@ -11,7 +11,8 @@ use contract::{
     event::{
         CancelReason, ExpirationComplete, OrderAwaitingPayment, OrderCancelled, OrderCompleted, OrderCreated,
         OrderStatus, OrderedTicket, PaymentPartiallyRefunded, PaymentRequested, PaymentSettled,
-        PaymentUnsettled, Sealed, TicketCreated, TicketRef, TicketUpdated, UserErased, UserSignedUp,
+        PaymentUnsettled, Sealed, TicketCreated, TicketRef, TicketUpdated, UserErased, UserSignedOut,
+        UserSignedUp,
     },
     http::{PaymentStatus, TicketStatus},
     stream,
@@ -105,6 +106,7 @@ impl Any {
             Any::User(event) => match event {
                 UserEvent::SignedUp(_) => include_str!("golden/user-signed-up.json"),
                 UserEvent::Erased(_) => include_str!("golden/user-erased.json"),
+                UserEvent::SignedOut(_) => include_str!("golden/user-signed-out.json"),
             },
             Any::Ticket(event) => match event {
                 TicketEvent::Created(_) => include_str!("golden/ticket-created.json"),
@@ -170,6 +172,10 @@ fn meanings() -> Vec<(&'static str, Any)> {
             })),
         ),
         ("user-erased.json", Any::User(UserEvent::Erased(UserErased { id: SELLER }))),
+        (
+            "user-signed-out.json",
+            Any::User(UserEvent::SignedOut(UserSignedOut { id: SELLER, epoch: 1 })),
+        ),
         (
             "ticket-created.json",
             Any::Ticket(TicketEvent::Created(TicketCreated {

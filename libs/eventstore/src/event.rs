@@ -198,8 +198,11 @@ pub(crate) fn encode(
     Ok(Encoded { id, event_type: event_type.into(), headers, payload: serde_json::to_vec(&data)?.into() })
 }
 
-/// Reads an event from a stored message.
-pub(crate) fn decode<E: DeserializeOwned>(
+/// Reads an event from a stored message, as projections and reactors do.
+///
+/// # Errors
+/// When it is none: a header is missing or wrong, or the payload is no `E` with a version.
+pub fn decode<E: DeserializeOwned>(
     sequence: u64,
     message: &async_nats::Message,
 ) -> Result<Recorded<E>, DecodeError> {

@@ -38,7 +38,7 @@ pub use database::{Database, DatabaseError};
 pub use dead_letters::DeadLetters;
 pub use decider::{DecideError, Decided, Decider};
 pub use error::Error;
-pub use event::{Cause, DecodeError, EncodeError, Event, Recorded, TRACE_FIELD, data};
+pub use event::{Cause, DecodeError, EncodeError, Event, Recorded, TRACE_FIELD, data, decode};
 pub use log::{AppendError, Appended, Log, OpenError, StreamConfig, StreamState, Unavailable};
 pub use nats::{Auth, ConnectError, Connection, Settings};
 pub use reactor::{Reaction, ReactorConfig, react};

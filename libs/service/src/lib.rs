@@ -1,17 +1,21 @@
-//! What every service of the marketplace is told alike by its environment: where the log is, who the service is there,
-//! and where its projections go.
+//! What every service of the marketplace has alike: what its environment tells of the log, of who the service is there
+//! and where its projections go; and whose sessions are over, which the log tells.
 //!
 //! A crate of its own, as it joins what is kept apart: the event store knows no environment and no marketplace, and the
 //! pages, which read an environment, no log.
 
-use std::path::PathBuf;
+mod sessions;
+
+use std::{path::PathBuf, str::FromStr};
 
 use contract::stream::{DEAD_LETTERS, DEAD_LETTERS_PREFIX, Stream};
 use eventstore::{Auth, Settings, SnapshotConfig, StoreConfig};
 use web::{Env, env::Invalid};
 
-/// How much of its projections each service keeps in memory, in bytes.
-const CACHE_BYTES: u64 = 16 << 20;
+pub use sessions::{Ended, requests_per_minute, sessions};
+
+/// How much of its projections each service keeps in memory, in megabytes.
+const CACHE_MEGABYTES: u64 = 16;
 
 /// How many events come before another snapshot of the projections is made: some seconds of replaying.
 const SNAPSHOT_EVERY: u64 = 100_000;
@@ -31,11 +35,28 @@ pub fn store_config(env: &Env, owned: Stream) -> Result<StoreConfig, Invalid> {
         replicas: env.or("NATS_REPLICAS", 1, "1, or 3 on a cluster of NATS servers")?,
         // Several services may share one DATA_DIR: `orders` is that of svc-orders.
         database: data_dir.join(owned.source.trim_start_matches("svc-")),
-        cache_bytes: CACHE_BYTES,
+        cache_bytes: env
+            .or(
+                "PROJECTION_CACHE_MB",
+                Megabytes(CACHE_MEGABYTES),
+                "a whole number of megabytes from 1 to 65536",
+            )?
+            .0
+            << 20,
         snapshots: snapshots(env, owned)?,
         dead_letters: DEAD_LETTERS.into(),
         dead_letters_prefix: DEAD_LETTERS_PREFIX.into(),
     })
+}
+
+struct Megabytes(u64);
+
+impl FromStr for Megabytes {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        text.parse().ok().filter(|megabytes| (1..=65_536).contains(megabytes)).map(Self).ok_or(())
+    }
 }
 
 fn snapshots(env: &Env, owned: Stream) -> Result<Option<SnapshotConfig>, Invalid> {
@@ -85,6 +106,7 @@ mod tests {
         let config = read(&[("NATS_URL", "nats://nats:4222")]).unwrap();
         assert_eq!(config.nats.name, "svc-orders");
         assert_eq!((config.replicas, config.database), (1, PathBuf::from("./data/orders")));
+        assert_eq!(config.cache_bytes, 16 << 20);
         assert_eq!((format!("{:?}", config.nats.auth), config.nats.ca), ("None".to_owned(), None));
     }
 
@@ -107,6 +129,14 @@ mod tests {
         assert_eq!(read(&[]).unwrap_err(), url);
         let replicas = r#"NATS_REPLICAS is "many"; it must be 1, or 3 on a cluster of NATS servers"#;
         assert_eq!(read(&[("NATS_URL", "x"), ("NATS_REPLICAS", "many")]).unwrap_err(), replicas);
+    }
+
+    #[test]
+    fn how_much_is_kept_in_memory_can_be_said() {
+        let cache = |set| read(set).map(|config| config.cache_bytes);
+        assert_eq!(cache(&[("NATS_URL", "x"), ("PROJECTION_CACHE_MB", "64")]), Ok(64 << 20));
+        let wrong = r#"PROJECTION_CACHE_MB is "0"; it must be a whole number of megabytes from 1 to 65536"#;
+        assert_eq!(cache(&[("NATS_URL", "x"), ("PROJECTION_CACHE_MB", "0")]), Err(wrong.to_owned()));
     }
 
     #[test]

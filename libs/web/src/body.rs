@@ -154,6 +154,18 @@ impl Fields {
         self.get(name, message, |value| value.as_str().and_then(parse))
     }
 
+    /// A field of any type, `null` if it is missing, that can be wrong in several ways: `parse` says in which.
+    pub fn judge<T>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(&Value) -> Result<T, &'static str>,
+    ) -> Option<T> {
+        let parsed = parse(self.values.get(name).unwrap_or(&Value::Null));
+        parsed
+            .map_err(|message| self.wrong.push(Entry { message: message.into(), field: Some(name.into()) }))
+            .ok()
+    }
+
     /// What was made of the fields, or 400 with an entry for each that is wrong, in the order they were taken.
     pub fn finish<T>(self, made: Option<T>) -> Result<T, ApiError> {
         match made {

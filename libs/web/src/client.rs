@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use warp::Filter;
 
-use crate::Peer;
+use crate::{Env, Peer, env::Invalid};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -25,6 +25,14 @@ impl Proxies {
         let loopback =
             [IpNet::new(Ipv4Addr::new(127, 0, 0, 0).into(), 8), IpNet::new(Ipv6Addr::LOCALHOST.into(), 128)];
         Self(loopback.into_iter().flatten().collect())
+    }
+
+    /// Reads `TRUSTED_PROXIES`; where it is not set, [`local`](Self::local).
+    ///
+    /// # Errors
+    /// When it is wrong.
+    pub fn from_env(env: &Env) -> Result<Self, Invalid> {
+        env.or("TRUSTED_PROXIES", Self::local(), "addresses or networks, separated by commas")
     }
 
     /// The nearest address on the way back from `peer` that is none of these proxies.
@@ -63,9 +71,19 @@ impl fmt::Debug for Proxies {
     }
 }
 
-/// The address of whoever asks, as far as trusted proxies tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who asks, by their address, as far as trusted proxies tell. With IPv6 by the first half of it: one customer has the whole
+/// last half to choose from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Client(pub IpAddr);
+
+impl From<IpAddr> for Client {
+    fn from(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+            address @ IpAddr::V4(_) => address,
+        })
+    }
+}
 
 /// Extracts who asks. Takes every request that came through [`serve`](crate::serve()).
 pub fn client(
@@ -76,7 +94,7 @@ pub fn client(
     peer.and(warp::header::headers_cloned()).map(move |peer: Option<Peer>, headers: HeaderMap| {
         // Nobody in particular, where there is no connection: as strict as can be.
         let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
-        Client(proxies.client(peer, &headers))
+        Client::from(proxies.client(peer, &headers))
     })
 }
 
@@ -104,6 +122,15 @@ mod tests {
         check("127.0.0.0/8", "127.0.0.1", &["1.2.3.4", "198.51.100.1"], "198.51.100.1");
         check("127.0.0.0/8", "127.0.0.1", &["1.2.3.4, unknown"], "127.0.0.1");
         check("127.0.0.0/8", "127.0.0.1", &[], "127.0.0.1");
+    }
+
+    #[test]
+    fn one_network_is_one_client() {
+        let client = |address: &str| Client::from(address.parse::<IpAddr>().unwrap());
+        assert_ne!(client("192.0.2.1"), client("192.0.2.2"));
+        assert_eq!(client("::ffff:192.0.2.2"), client("192.0.2.2"));
+        assert_eq!(client("2001:db8::1"), client("2001:db8::ffff:2"));
+        assert_ne!(client("2001:db8::1"), client("2001:db8:0:1::1"));
     }
 
     #[test]

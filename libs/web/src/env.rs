@@ -14,6 +14,9 @@ use std::{fmt, str::FromStr, sync::Arc};
 #[derive(Clone)]
 pub struct Env(Arc<Source>);
 
+/// What is said of a secret's value.
+const NOT_SHOWN: &str = "set to something else (not shown)";
+
 type Source = dyn Fn(&str) -> Option<String> + Send + Sync;
 
 /// A variable that is missing or wrong, in one line. A secret's value is never part of it.
@@ -23,6 +26,13 @@ pub struct Invalid {
     name: String,
     held: String,
     right: String,
+}
+
+impl Invalid {
+    /// A secret that can be read and is wrong all the same, beside what else is set; `right` completes "it must be …".
+    pub fn secret(name: &str, right: &str) -> Self {
+        Self { name: name.into(), held: NOT_SHOWN.into(), right: right.into() }
+    }
 }
 
 impl Env {
@@ -53,9 +63,7 @@ impl Env {
 
     /// Like [`optional`](Self::optional), for what no message may show.
     pub fn optional_secret<T: FromStr>(&self, name: &str, right: &str) -> Result<Option<T>, Invalid> {
-        self.read(name)
-            .map(|text| parse(name, &text, right, "set to something else (not shown)".into()))
-            .transpose()
+        self.read(name).map(|text| parse(name, &text, right, NOT_SHOWN.into())).transpose()
     }
 
     /// Like [`required`](Self::required), for what no message may show.

@@ -2,7 +2,10 @@
 
 use std::{convert::Infallible, fmt};
 
-use http::{StatusCode, header::RETRY_AFTER};
+use http::{
+    HeaderValue, StatusCode,
+    header::{RETRY_AFTER, WWW_AUTHENTICATE},
+};
 use serde::Serialize;
 use warp::{
     Rejection, Reply,
@@ -91,6 +94,11 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "Payload Too Large")
     }
 
+    /// 414: the address is over its limit.
+    pub fn uri_too_long() -> Self {
+        Self::new(StatusCode::URI_TOO_LONG, "URI Too Long")
+    }
+
     /// 415: the body is not what the route reads.
     pub fn unsupported_media_type() -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported Media Type")
@@ -142,6 +150,10 @@ impl Reply for ApiError {
         }
         let mut response = warp::reply::json(&Body { errors: self.errors }).into_response();
         *response.status_mut() = self.status;
+        if self.status == StatusCode::UNAUTHORIZED {
+            // What a program may come back with (RFC 9110, section 15.5.2). No browser asks its user for anything.
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }

@@ -4,13 +4,13 @@
 //! ```
 //! use http::StatusCode;
 //! use warp::{Filter, Reply, path};
-//! use web::{ApiError, Body, Health, Keys, Listener, Session, Status};
+//! use web::{ApiError, Body, Health, Keys, Listener, Session, Sessions, Status};
 //!
 //! /// Path first, then method: a known path with another method is 405, an unknown path 404.
-//! fn routes(keys: Keys, notes: Notes) -> impl Filter<Extract = (impl Reply,), Error = warp::Rejection> + Clone {
-//!     let (notes, session) = (web::with(notes), web::session(&keys));
-//!     let add = path!("api" / "notes").and(warp::post()).and(notes.clone()).and(session).and(web::body()).then(add);
-//!     let read = path!("api" / "notes" / usize).and(warp::get()).and(notes).then(read);
+//! fn routes(sessions: Sessions, notes: Notes) -> impl Filter<Extract = (impl Reply,), Error = warp::Rejection> + Clone {
+//!     let (notes, session) = (web::with(notes), web::session(&sessions));
+//!     let add = path!("api" / "notes").and(web::post()).and(notes.clone()).and(session).and(web::body()).then(add);
+//!     let read = path!("api" / "notes" / usize).and(web::get()).and(notes).then(read);
 //!     add.map(web::reply).or(read.map(web::reply))
 //! }
 //!
@@ -39,7 +39,8 @@
 //! let listener = Listener::bind(env.or("PORT", 3000, "a port number from 1 to 65535")?).await?;
 //! let health = Health::new();
 //! health.check("notes", || Status::Ready);
-//! web::serve(listener, health, routes(keys, Notes::default()), web::shutdown_signal()).await?;
+//! let sessions = Sessions::new(&keys);
+//! web::serve(listener, health, routes(sessions, Notes::default()), web::shutdown_signal()).await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -48,8 +49,9 @@
 //! |---|---|
 //! | `serve` `front` `service` | sockets, many services behind one, what happens around each request |
 //! | `error` | [`ApiError`], [`reply`]: from a handler's result to an answer |
-//! | `route` | which one took a request |
+//! | `route` | which one took a request, and which methods there are |
 //! | `session` `jwt` `origin` `cookie` `client` | who asks, from where, and whether a page of ours makes them ask |
+//! | [`limit`] | how often, and how much at once |
 //! | `body` [`page`] `position` | what a request brings |
 //! | `sse` | an answer without end |
 //! | `health` [`metrics`] `shutdown` [`env`](mod@env) | what operators see and set |
@@ -65,6 +67,7 @@ mod error;
 mod front;
 mod health;
 mod jwt;
+pub mod limit;
 pub mod metrics;
 mod origin;
 pub mod page;
@@ -90,12 +93,12 @@ pub use self::{
     error::{ApiError, Entry, reply},
     front::Front,
     health::{Health, Status},
-    jwt::{Keys, User},
+    jwt::{Claims, KeyPairText, Keys, Signer},
     page::{Page, Query, query},
     position::{Seen, seen, with_position},
-    route::route,
+    route::{delete, get, nothing_else, post, put, route},
     serve::{Listener, Peer, peer, serve},
-    session::{Session, SessionCookie, session},
+    session::{Session, SessionCookie, Sessions, session},
     shutdown::shutdown_signal,
     sse::sse,
 };

@@ -80,8 +80,10 @@ impl Query {
     }
 
     fn next_link(&self, cursor: &[u8]) -> HeaderValue {
-        let others =
-            self.raw.split('&').filter(|pair| !pair.is_empty() && pair.split('=').next() != Some("cursor"));
+        // However its name is spelled: `%63ursor` is one, and would be read before the new one.
+        let is_cursor =
+            |pair: &str| form_urlencoded::parse(pair.as_bytes()).any(|(name, _)| name == "cursor");
+        let others = self.raw.split('&').filter(|pair| !pair.is_empty() && !is_cursor(pair));
         let cursor = format!("cursor={}", to_hex(cursor));
         let pairs: Vec<_> = others.map(ascii).chain([cursor]).collect();
         let link = format!("<{}?{}>; rel=\"next\"", ascii(&self.path), pairs.join("&"));

@@ -12,9 +12,11 @@ use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     task::JoinSet,
     time::{sleep, timeout},
 };
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use warp::{Filter, Rejection, Reply};
 
@@ -27,7 +29,15 @@ use crate::{
 
 /// How long a client may take to send a request's head; also how long a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-const MAX_HEAD: usize = 64 * 1024;
+const MAX_HEAD: usize = 32 * 1024;
+
+/// How long a client may take to make room for more of an answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How many connections there are at most; more wait to be accepted. An idle one takes some ten kibibytes.
+const MOST_CONNECTIONS: usize = 16_384;
+/// How many files a process keeps open beside its connections: its rows, its log, a few of whoever it asks.
+const OTHER_FILES: u64 = 256;
 
 /// How long running requests may take after the shutdown: with what else there is to close, the process shall
 /// end within ten seconds.
@@ -75,7 +85,7 @@ impl From<Mount> for Listener {
 ///
 /// Around each request: a span that continues the caller's trace, one line in the log, metrics, `x-trace-id`; a
 /// panic is a 500; an undecided route is the contract's 404 or 405; a change asked for by a page of another origin
-/// is 401. Until `health` was ready once, and while it is broken, every route answers 503.
+/// is 401; an address of over 8 KiB is 414, and an answer that takes over half a minute 503. Until `health` was ready once, and while it is broken, every route answers 503.
 ///
 /// # Errors
 /// When the socket does not listen. That accepting fails for a while, as when there are too many open files, is
@@ -107,6 +117,14 @@ where
     }
 }
 
+/// How many connections this process can have: what it may open, up to [`MOST_CONNECTIONS`].
+fn most_connections() -> usize {
+    // A shell's usual 1,024 would be gone in a rush, and then what is asked of the log fails, too.
+    let files = rlimit::increase_nofile_limit(MOST_CONNECTIONS as u64 + OTHER_FILES).unwrap_or(1_024);
+    let most = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(MOST_CONNECTIONS);
+    most.clamp(64, MOST_CONNECTIONS)
+}
+
 /// Serves every connection of a socket by one handler, then drains.
 pub(crate) async fn accept(
     tcp: TcpListener,
@@ -114,10 +132,15 @@ pub(crate) async fn accept(
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let mut connections = JoinSet::new();
+    let room = Semaphore::new(most_connections());
     loop {
+        // Whoever is not accepted waits in the kernel's queue, until somebody leaves or is idle for too long.
         let accepted = tokio::select! {
-            accepted = tcp.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
+            accepted = accept_one(&tcp, &room) => accepted,
+            Some(_) = connections.join_next() => {
+                room.add_permits(1);
+                continue;
+            }
             () = shutdown.cancelled() => break,
         };
         match accepted {
@@ -142,6 +165,14 @@ pub(crate) async fn accept(
     Ok(())
 }
 
+/// Takes a place, which whoever joins the connection's task gives back.
+async fn accept_one(tcp: &TcpListener, room: &Semaphore) -> io::Result<(TcpStream, SocketAddr)> {
+    let place = room.acquire().await.map_err(io::Error::other)?;
+    let accepted = tcp.accept().await?;
+    place.forget();
+    Ok(accepted)
+}
+
 fn is_the_clients(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
@@ -154,9 +185,11 @@ async fn connection(stream: TcpStream, peer: Peer, handler: Handler, shutdown: C
         let answer = handler(request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_header_size(MAX_HEAD);
-    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(http.serve_connection(TokioIo::new(Box::pin(stream)), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = shutdown.cancelled() => {

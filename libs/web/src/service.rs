@@ -6,14 +6,17 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use http::{
     HeaderName, HeaderValue, Method, StatusCode,
-    header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS},
+    header::{
+        ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+        X_FRAME_OPTIONS,
+    },
 };
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use hyper::{
@@ -31,6 +34,13 @@ use warp::{Filter, Rejection, Reply, reply::Response};
 use crate::{ApiError, Health, error::recover, health::liveness, metrics, origin, route, sse::Endless};
 
 const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// How long a request's address may be, in bytes.
+const MAX_URI: usize = 8 * 1024;
+
+/// How long an answer may take to begin. What handlers wait for has limits of its own, so this is for what went wrong.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) type Request = http::Request<Incoming>;
 
@@ -68,14 +78,28 @@ where
             if let Some(response) = system(&request, &health) {
                 return response;
             }
-            let refusal = health.gate().and_then(|()| origin::check(request.method(), request.headers()));
+            let refusal = health
+                .gate()
+                .and_then(|()| check_length(&request))
+                .and_then(|()| origin::check(request.method(), request.headers()));
             if let Err(error) = refusal {
                 return error.into_response();
             }
-            routes.call(get_for_head(request)).await.unwrap_or_else(|never| match never {})
+            match tokio::time::timeout(ANSWER_TIMEOUT, routes.call(get_for_head(request))).await {
+                Ok(answer) => answer.unwrap_or_else(|never| match never {}),
+                Err(_) => {
+                    tracing::error!("an answer took too long");
+                    ApiError::unavailable(1).into_response()
+                }
+            }
         };
         observe(request, &life, answer).boxed()
     })
+}
+
+fn check_length(request: &Request) -> Result<(), ApiError> {
+    let length = request.uri().path_and_query().map_or(0, |text| text.as_str().len());
+    if length > MAX_URI { Err(ApiError::uri_too_long()) } else { Ok(()) }
 }
 
 /// The routes every service has.
@@ -86,8 +110,12 @@ pub(crate) fn system(request: &Request, health: &Health) -> Option<Response> {
         "/metrics" => &metrics::exposition,
         _ => return None,
     };
-    let readable = matches!(*request.method(), Method::GET | Method::HEAD);
-    Some(if readable { answer() } else { ApiError::method_not_allowed().into_response() })
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Some(answer());
+    }
+    let mut refusal = ApiError::method_not_allowed().into_response();
+    refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    Some(refusal)
 }
 
 /// HEAD is GET to a route; the connection leaves the body out.
@@ -120,8 +148,9 @@ where
         let trace_id = telemetry::http::trace_id();
         tracing::Span::current().record("trace.id", trace_id.as_deref());
         let answering = AssertUnwindSafe(async move { answer(request).await }).catch_unwind();
-        let (response, route) = route::observed(answering).await;
-        let mut response = response.unwrap_or_else(|panic| crashed(&*panic).into_response());
+        let answering =
+            answering.map(|answer| answer.unwrap_or_else(|panic| crashed(&*panic).into_response()));
+        let (mut response, route) = route::observed(answering).await;
         complete(&mut response, trace_id);
         let route = route.or(probe);
         metrics::count(&method, route.unwrap_or("unmatched"), response.status(), started);
@@ -177,7 +206,13 @@ fn crashed(panic: &(dyn Any + Send)) -> ApiError {
 fn complete(response: &mut Response, trace_id: Option<String>) {
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.entry(REFERRER_POLICY).or_insert(HeaderValue::from_static("no-referrer"));
+    // For answers that are no pages, should a browser show one as if it were.
+    let nothing = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+    headers.entry(CONTENT_SECURITY_POLICY).or_insert(nothing);
     if let Some(id) = trace_id.and_then(|id| HeaderValue::try_from(id).ok()) {
         headers.insert(TRACE_ID, id);
     }

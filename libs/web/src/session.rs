@@ -1,36 +1,95 @@
 //! Who asks: from the cookie `session`, or `Authorization: Bearer`.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+use uuid::Uuid;
 use warp::Filter;
 
-use crate::{ApiError, Keys, User, cookie};
+use crate::{
+    ApiError, Claims, Keys, cookie,
+    limit::{Limit, TooMany},
+};
 
 const COOKIE: &str = "session";
 
-/// Who asks: a user, or nobody. A bad or expired token is nobody.
+/// Who is believed to ask, and how often they may. Clones share the count.
+#[derive(Clone)]
+pub struct Sessions {
+    keys: Keys,
+    is_over: Arc<dyn Fn(&Claims) -> bool + Send + Sync>,
+    requests: Arc<Limit<Uuid>>,
+}
+
+impl Sessions {
+    /// Whoever has a token that one of these keys signed, as often as they like.
+    pub fn new(keys: &Keys) -> Self {
+        Self { keys: keys.clone(), is_over: Arc::new(|_| false), requests: Arc::new(Limit::per_minute(0)) }
+    }
+
+    /// Not those whose session is over before its token expires.
+    pub fn unless(self, is_over: impl Fn(&Claims) -> bool + Send + Sync + 'static) -> Self {
+        Self { is_over: Arc::new(is_over), ..self }
+    }
+
+    /// Each user so many times a minute; 0 is no limit.
+    pub fn at_most(self, requests_per_minute: u32) -> Self {
+        Self { requests: Arc::new(Limit::per_minute(requests_per_minute)), ..self }
+    }
+
+    fn identify(&self, headers: &HeaderMap) -> Session {
+        let cookies = cookie::all(headers).filter(|(name, _)| *name == COOKIE).map(|(_, token)| token);
+        let good = |token| self.keys.verify(token).filter(|claims| !(self.is_over)(claims));
+        let claims = cookies.chain(bearer(headers)).find_map(good);
+        let allowed = match &claims {
+            Some(claims) => self.requests.take(claims.id, Instant::now()),
+            None => Ok(()),
+        };
+        Session { claims, allowed }
+    }
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sessions")
+    }
+}
+
+/// Who asks: a user, or nobody. A token that is bad, expired or of a session that is over is nobody's.
 #[derive(Clone, Debug)]
-pub struct Session(pub Option<User>);
+pub struct Session {
+    claims: Option<Claims>,
+    allowed: Result<(), TooMany>,
+}
 
 impl Session {
-    /// The user, or 401.
-    pub fn user(&self) -> Result<&User, ApiError> {
-        self.0.as_ref().ok_or_else(ApiError::not_authorized)
+    /// The user.
+    ///
+    /// # Errors
+    /// 401 when it is nobody, 429 when they ask too often.
+    pub fn user(&self) -> Result<&Claims, ApiError> {
+        let claims = self.claims.as_ref().ok_or_else(ApiError::not_authorized)?;
+        self.allowed?;
+        Ok(claims)
+    }
+
+    /// The user, however often they ask.
+    pub fn claims(&self) -> Option<&Claims> {
+        self.claims.as_ref()
     }
 }
 
 /// Extracts who asks. Takes every request: that nobody is signed in is for the handler to judge.
 pub fn session(
-    keys: &Keys,
+    sessions: &Sessions,
 ) -> impl Filter<Extract = (Session,), Error = Infallible> + Clone + Send + Sync + use<> {
-    let keys = keys.clone();
-    warp::header::headers_cloned().map(move |headers| Session(identify(&headers, &keys)))
-}
-
-fn identify(headers: &HeaderMap, keys: &Keys) -> Option<User> {
-    let cookies = cookie::all(headers).filter(|(name, _)| *name == COOKIE).map(|(_, token)| token);
-    cookies.chain(bearer(headers)).find_map(|token| keys.verify(token))
+    let sessions = sessions.clone();
+    warp::header::headers_cloned().map(move |headers| sessions.identify(&headers))
 }
 
 /// The token of `Authorization: Bearer`.
@@ -67,23 +126,26 @@ impl SessionCookie {
 #[cfg(test)]
 mod tests {
     use http::header;
-    use uuid::Uuid;
 
     use super::*;
+    use crate::Signer;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn who(headers: &[(header::HeaderName, String)]) -> Option<String> {
-        let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
-        identify(&headers, &keys()).map(|user| user.email)
+    fn of(headers: &[(header::HeaderName, String)]) -> HeaderMap {
+        headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
     }
 
-    fn keys() -> Keys {
-        Keys::new("key", None)
+    fn who(headers: &[(header::HeaderName, String)]) -> Option<String> {
+        sessions().identify(&of(headers)).claims().map(|user| user.email.clone())
+    }
+
+    fn sessions() -> Sessions {
+        Sessions::new(Signer::new("key").keys())
     }
 
     fn token(email: &str) -> String {
-        keys().sign(Uuid::nil(), email, HOUR)
+        Signer::new("key").sign(&Claims::new(Uuid::nil(), email, 0, HOUR))
     }
 
     #[test]
@@ -101,6 +163,26 @@ mod tests {
         assert_eq!(who(&[(AUTHORIZATION, "Basic abc".into())]), None);
         assert_eq!(who(&[(AUTHORIZATION, token("no scheme"))]), None);
         assert_eq!(who(&[(header::COOKIE, "session=".into())]), None);
+    }
+
+    #[test]
+    fn a_session_that_is_over_is_nobodys() {
+        let headers = of(&[(header::COOKIE, format!("session={}", token("ann")))]);
+        let sessions = sessions().unless(|claims| claims.email == "ann");
+        assert!(sessions.identify(&headers).claims().is_none());
+        assert!(
+            sessions.identify(&of(&[(AUTHORIZATION, format!("Bearer {}", token("bob")))])).user().is_ok()
+        );
+    }
+
+    #[test]
+    fn who_asks_too_often_is_told_so_and_is_still_somebody() {
+        let headers = of(&[(header::COOKIE, format!("session={}", token("ann")))]);
+        let sessions = sessions().at_most(2);
+        let statuses =
+            [(); 3].map(|()| sessions.identify(&headers).user().map_err(|error| error.status()).err());
+        assert_eq!(statuses, [None, None, Some(http::StatusCode::TOO_MANY_REQUESTS)]);
+        assert!(sessions.identify(&headers).claims().is_some());
     }
 
     #[test]

@@ -19,9 +19,14 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 #[derive(Clone, Copy)]
 pub(crate) struct Endless;
 
-/// An answer of events as they happen, until the stream ends, the client leaves or the service shuts down.
-pub fn sse(events: impl Stream<Item = Event> + Send + 'static) -> Response {
-    let events = Shared(Mutex::new(events.map(Ok::<_, Infallible>).boxed()));
+/// An answer of events as they happen, until the stream ends, the client leaves or the service shuts down. Until then it
+/// holds `turn`, such as one of those that the client may have at once.
+pub fn sse(turn: impl Send + 'static, events: impl Stream<Item = Event> + Send + 'static) -> Response {
+    let events = events.map(move |event| {
+        let _turn = &turn;
+        Ok::<_, Infallible>(event)
+    });
+    let events = Shared(Mutex::new(events.boxed()));
     let events = warp::sse::keep_alive().interval(KEEP_ALIVE).stream(events);
     let mut response = warp::sse::reply(events).into_response();
     response.extensions_mut().insert(Endless);

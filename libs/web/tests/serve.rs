@@ -20,7 +20,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use warp::{Filter, Rejection, Reply, path};
-use web::{ApiError, Body, Event, Front, Health, Keys, Listener, Peer, Query, Session, Status};
+use web::{
+    ApiError, Body, Claims, Event, Front, Health, Listener, Peer, Query, Session, Sessions, Signer, Status,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -72,20 +74,20 @@ fn error(message: &str) -> Value {
     json!({"errors": [{"message": message}]})
 }
 
-fn keys() -> Keys {
-    Keys::new("key", None)
+fn signer() -> Signer {
+    Signer::new("key")
 }
 
 fn routes() -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
-    let who = path!("who").and(warp::get()).and(web::session(&keys())).then(who);
+    let who = path!("who").and(web::get()).and(web::session(&Sessions::new(signer().keys()))).then(who);
     let peer = path!("peer")
         .and(web::route("/peer"))
-        .and(warp::get())
+        .and(web::get())
         .and(web::peer())
         .map(|Peer(peer)| peer.ip().to_string());
-    let echo = path!("echo").and(warp::post()).and(web::body()).then(echo);
-    let list = path!("list").and(warp::get()).and(web::query()).then(list);
-    let crash = path!("crash").and(warp::get()).then(crash);
+    let echo = path!("echo").and(web::post()).and(web::body()).then(echo);
+    let list = path!("list").and(web::get()).and(web::query()).then(list);
+    let crash = path!("crash").and(web::get()).then(crash);
     who.map(web::reply).or(peer).or(echo.map(web::reply)).or(list.map(web::reply)).or(crash.map(web::reply))
 }
 
@@ -180,7 +182,7 @@ async fn a_token_that_is_forged_expired_or_of_another_algorithm_is_nobodys() {
     assert_eq!(cookie(&forge(Algorithm::HS256, "key", 1)).await, nobody);
     assert_eq!(cookie(&forge(Algorithm::HS512, "key", u64::MAX >> 2)).await, nobody);
     assert_eq!(cookie("garbage").await, nobody);
-    let token = keys().sign(Uuid::nil(), "a@b.c", HOUR);
+    let token = signer().sign(&Claims::new(Uuid::nil(), "a@b.c", 0, HOUR));
     assert_eq!(cookie(&token).await.0, StatusCode::OK);
     assert_eq!(answer(service.get("/who").bearer_auth(token)).await.0, StatusCode::OK);
     service.ended().await;
@@ -326,7 +328,7 @@ async fn idle_connections_do_not_hold_up_a_shutdown() {
 
 fn endless() -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
     let first = || stream::iter([Event::default().event("first").data("1")]);
-    path!("events").map(move || web::sse(first().chain(stream::pending())))
+    path!("events").map(move || web::sse((), first().chain(stream::pending())))
 }
 
 #[tokio::test]

@@ -60,7 +60,7 @@ pub(crate) struct Cast {
     pub(crate) disk: Option<Disk>,
     pub(crate) clocks: Option<Clocks>,
     pub(crate) http: reqwest::Client,
-    pub(crate) keys: web::Keys,
+    pub(crate) signer: web::Signer,
     /// Faults that this machine cannot have, and why.
     pub(crate) skipped: BTreeMap<Kind, String>,
     /// How many requests to Stripe have met a fault that is over.
@@ -108,7 +108,7 @@ impl Cast {
             disk,
             clocks,
             http: reqwest::Client::builder().timeout(PATIENCE).build()?,
-            keys: web::Keys::new(JWT_KEY, None),
+            signer: web::Signer::new(JWT_KEY),
             skipped,
             stripe_faults_met: AtomicU64::default(),
             directory: directory.to_owned(),
@@ -218,6 +218,9 @@ impl Cast {
 fn variables(layout: &Layout, stripe: &str) -> HashMap<&'static str, String> {
     HashMap::from([
         ("JWT_KEY", JWT_KEY.to_owned()),
+        // A few people do what thousands would.
+        ("USER_REQUESTS_PER_MINUTE", "0".to_owned()),
+        ("MAX_OPEN_ORDERS", "0".to_owned()),
         ("MASTER_KEY", MASTER_KEY.into()),
         ("STRIPE_KEY", "sk_test_sandbox".into()),
         ("STRIPE_API_BASE", stripe.into()),

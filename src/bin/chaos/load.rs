@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+use web::Claims;
 
 use crate::{
     cast::Cast,
@@ -92,7 +93,8 @@ impl Market {
     pub(crate) fn new(cast: Arc<Cast>) -> Arc<Self> {
         let person = |_| {
             let id = Uuid::now_v7();
-            Person { id: UserId(id), token: cast.keys.sign(id, &format!("{id}@example.com"), SESSION) }
+            let claims = Claims::new(id, &format!("{id}@example.com"), 0, SESSION);
+            Person { id: UserId(id), token: cast.signer.sign(&claims) }
         };
         let people = (0..PEOPLE).map(person).collect();
         Arc::new(Self { cast, notes: Notebook::default(), people, for_sale: Mutex::default() })
@@ -281,7 +283,7 @@ impl Market {
             Answer::Yes(..) | Answer::Unknown => {}
         }
         if rng.u8(0..100) < 20 {
-            let person = Person { id, token: self.cast.keys.sign(id.0, &email, SESSION) };
+            let person = Person { id, token: self.cast.signer.sign(&Claims::new(id.0, &email, 0, SESSION)) };
             let body = json!({ "password": PASSWORD });
             let request = post(Service::Auth, "DELETE /api/users/me", "/api/users/me".into(), body);
             let request = Request { method: Method::DELETE, ..request };

@@ -12,15 +12,15 @@ use std::{
 use async_nats::jetstream;
 use contract::{
     Cents, ExpirationEvent, OrderEvent, OrderId, PaymentEvent, PaymentId, TicketEvent, TicketId, Timestamp,
-    UserId,
+    UserEvent, UserId,
     event::{
         CancelReason, ExpirationComplete, OrderCancelled, OrderCreated, OrderStatus, OrderedTicket,
         PaymentSettled, PaymentUnsettled, TicketCreated, TicketRef, TicketUpdated,
     },
     http::Order,
     stream::{
-        EXPIRATIONS, ORDERS, PAYMENTS, Stream, TICKETS, durable, expiration_subject, order_subject,
-        payment_subject, ticket_subject,
+        EXPIRATIONS, ORDERS, PAYMENTS, Stream, TICKETS, USERS, durable, expiration_subject, order_subject,
+        payment_subject, ticket_subject, user_subject,
     },
 };
 use eventstore::{Auth, Cause, Connection, Event, Log, Settings, StreamConfig};
@@ -31,7 +31,7 @@ use svc_orders::Config;
 use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use web::Env;
+use web::{Claims, Env, Signer};
 
 pub(crate) const BUYER: UserId = UserId(Uuid::from_u128(0xb04e4));
 pub(crate) const SELLER: UserId = UserId(Uuid::from_u128(0x5e11e4));
@@ -41,11 +41,21 @@ const JWT_KEY: &str = "a key for tests, of more than 32 characters";
 
 /// What the environment tells the service.
 pub(crate) fn config(nats: &str, data: &Path) -> Config {
+    config_with(nats, data, &[])
+}
+
+/// With further variables.
+pub(crate) fn config_with(nats: &str, data: &Path, set: &'static [(&'static str, &'static str)]) -> Config {
     let (nats, data) = (nats.to_owned(), data.to_str().unwrap().to_owned());
     let env = Env::from(move |name| match name {
+        name if set.iter().any(|(set, _)| *set == name) => {
+            set.iter().find(|(set, _)| *set == name).map(|(_, value)| (*value).to_owned())
+        }
         "NATS_URL" => Some(nats.clone()),
         "DATA_DIR" => Some(data.clone()),
         "JWT_KEY" => Some(JWT_KEY.into()),
+        // One buyer does what many would.
+        "MAX_OPEN_ORDERS" => Some("0".into()),
         _ => None,
     });
     Config::from_env(&env).unwrap()
@@ -69,10 +79,25 @@ impl Service {
 
     /// Starts the service on a free port.
     pub(crate) async fn launch(nats: &str, data: &Path) -> Self {
+        Self::launch_as(config(nats, data)).await
+    }
+
+    /// Starts the service with further variables, and waits until it is ready.
+    pub(crate) async fn start_with(
+        nats: &str,
+        data: &Path,
+        set: &'static [(&'static str, &'static str)],
+    ) -> Self {
+        let service = Self::launch_as(config_with(nats, data, set)).await;
+        service.ready().await;
+        service
+    }
+
+    async fn launch_as(config: Config) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
-        let running = tokio::spawn(svc_orders::run(config(nats, data), listener.into(), shutdown.clone()));
+        let running = tokio::spawn(svc_orders::run(config, listener.into(), shutdown.clone()));
         Self { url, shutdown, running, client: reqwest::Client::new() }
     }
 
@@ -166,7 +191,13 @@ impl Service {
 
 /// A session of the user's, as svc-auth makes them.
 pub(crate) fn token(user: UserId) -> String {
-    web::Keys::new(JWT_KEY, None).sign(user.0, "somebody@example.com", Duration::from_secs(60))
+    token_of(user, 0)
+}
+
+/// One of an epoch of their sessions.
+pub(crate) fn token_of(user: UserId, epoch: u32) -> String {
+    let claims = Claims::new(user.0, "somebody@example.com", epoch, Duration::from_secs(60));
+    Signer::new(JWT_KEY).sign(&claims)
 }
 
 /// The messages of an error, each with its field.
@@ -211,7 +242,7 @@ pub(crate) async fn all_handled(jetstream: &jetstream::Context) {
     }
 }
 
-/// The logs of svc-tickets, svc-payments and svc-expiration, written as each of them does.
+/// The logs of svc-auth, svc-tickets, svc-payments and svc-expiration, written as each of them does.
 pub(crate) struct Neighbours {
     connection: Connection,
     /// Each subject's next version, and the sequence of the last.
@@ -222,7 +253,7 @@ impl Neighbours {
     pub(crate) async fn create(nats: &str) -> Self {
         let settings = Settings { url: nats.into(), auth: Auth::None, ca: None, name: "neighbours".into() };
         let connection = Connection::open(settings).await.unwrap();
-        for stream in [TICKETS, PAYMENTS, EXPIRATIONS] {
+        for stream in [USERS, TICKETS, PAYMENTS, EXPIRATIONS] {
             let config = StreamConfig {
                 name: stream.name.into(),
                 subjects: stream.subjects.into(),
@@ -245,6 +276,11 @@ impl Neighbours {
         .await;
         self.ends.insert(subject, (version + 1, appended.sequence));
         appended.sequence
+    }
+
+    /// What svc-auth records of somebody, whose address has this number.
+    pub(crate) async fn account(&mut self, number: u128, event: UserEvent) {
+        self.append(USERS, user_subject(&format!("{number:064x}")), &event).await;
     }
 
     pub(crate) async fn list(&mut self, title: &str, cents: i64) -> TicketId {

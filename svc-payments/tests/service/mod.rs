@@ -13,7 +13,7 @@ use contract::{
         OrderedTicket, TicketCreated, TicketRef,
     },
     stream::{
-        DEAD_LETTERS, DEAD_LETTERS_PREFIX, ORDERS, PAYMENTS, Stream, TICKETS, durable, order_subject,
+        DEAD_LETTERS, DEAD_LETTERS_PREFIX, ORDERS, PAYMENTS, Stream, TICKETS, USERS, durable, order_subject,
         payment_subject, ticket_subject,
     },
 };
@@ -36,7 +36,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
-use web::Env;
+use web::{Claims, Env, Signer};
 
 pub(crate) const BUYER: UserId = UserId(Uuid::from_u128(0xb07e4));
 pub(crate) const STRANGER: UserId = UserId(Uuid::from_u128(0x57a4));
@@ -247,7 +247,13 @@ impl Service {
 
 /// A session of the user's, as svc-auth makes them.
 pub(crate) fn token(user: UserId) -> String {
-    web::Keys::new(JWT_KEY, None).sign(user.0, "somebody@example.com", Duration::from_secs(60))
+    token_of(user, 0)
+}
+
+/// One of an epoch of their sessions.
+pub(crate) fn token_of(user: UserId, epoch: u32) -> String {
+    let claims = Claims::new(user.0, "somebody@example.com", epoch, Duration::from_secs(60));
+    Signer::new(JWT_KEY).sign(&claims)
 }
 
 /// The messages of an error, each with its field.
@@ -321,6 +327,8 @@ struct Order {
 
 impl Orders {
     pub(crate) async fn create(nats: &str) -> Self {
+        // Whose sessions have ended.
+        create(nats, USERS).await;
         Self(Arc::default(), create(nats, ORDERS).await, create(nats, TICKETS).await)
     }
 

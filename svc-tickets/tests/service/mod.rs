@@ -11,7 +11,7 @@ use contract::{
         CancelReason, OrderAwaitingPayment, OrderCancelled, OrderCompleted, OrderCreated, OrderStatus,
         OrderedTicket, TicketRef,
     },
-    stream::{ORDERS, TICKETS, order_subject},
+    stream::{ORDERS, Stream, TICKETS, USERS, order_subject},
 };
 use eventstore::{Auth, Cause, Connection, Log, Settings, StreamConfig};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header::LINK};
@@ -20,7 +20,7 @@ use svc_tickets::Config;
 use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use web::Env;
+use web::{Claims, Env, Signer};
 
 pub(crate) const SELLER: UserId = UserId(Uuid::from_u128(0x5e11e4));
 pub(crate) const STRANGER: UserId = UserId(Uuid::from_u128(0x57a4));
@@ -38,6 +38,8 @@ pub(crate) struct Service {
 impl Service {
     /// Starts the service on a free port and waits until it is ready.
     pub(crate) async fn start(nats: &str, data: &Path) -> Self {
+        // Whose sessions have ended: svc-auth has created its log, too.
+        create(nats, USERS).await;
         let (nats, data) = (nats.to_owned(), data.to_str().unwrap().to_owned());
         let env = Env::from(move |name| match name {
             "NATS_URL" => Some(nats.clone()),
@@ -126,7 +128,13 @@ impl Service {
 
 /// A session of the user's, as svc-auth makes them.
 pub(crate) fn token(user: UserId) -> String {
-    web::Keys::new(JWT_KEY, None).sign(user.0, "somebody@example.com", Duration::from_secs(60))
+    token_of(user, 0)
+}
+
+/// One of an epoch of their sessions.
+pub(crate) fn token_of(user: UserId, epoch: u32) -> String {
+    let claims = Claims::new(user.0, "somebody@example.com", epoch, Duration::from_secs(60));
+    Signer::new(JWT_KEY).sign(&claims)
 }
 
 /// The messages of an error, each with its field.
@@ -157,6 +165,19 @@ pub(crate) async fn tickets_log(nats: &str) -> Log {
     Log::reader(&connection, TICKETS.name, TICKETS.source)
 }
 
+/// A neighbour's log, created as the neighbour does.
+pub(crate) async fn create(nats: &str, stream: Stream) -> Log {
+    let settings = Settings { url: nats.into(), auth: Auth::None, ca: None, name: stream.source.into() };
+    let connection = Connection::open(settings).await.unwrap();
+    let config = StreamConfig {
+        name: stream.name.into(),
+        subjects: stream.subjects.into(),
+        replicas: 1,
+        source: stream.source.into(),
+    };
+    eventually("nats answers", async || Log::create(&connection, &config).await.ok()).await
+}
+
 /// The log of svc-orders, written as svc-orders does.
 pub(crate) struct Orders {
     pub(crate) log: Log,
@@ -166,16 +187,7 @@ pub(crate) struct Orders {
 
 impl Orders {
     pub(crate) async fn create(nats: &str) -> Self {
-        let settings = Settings { url: nats.into(), auth: Auth::None, ca: None, name: ORDERS.source.into() };
-        let connection = Connection::open(settings).await.unwrap();
-        let config = StreamConfig {
-            name: ORDERS.name.into(),
-            subjects: ORDERS.subjects.into(),
-            replicas: 1,
-            source: ORDERS.source.into(),
-        };
-        let log = Log::create(&connection, &config).await.unwrap();
-        Self { log, ends: HashMap::new() }
+        Self { log: create(nats, ORDERS).await, ends: HashMap::new() }
     }
 
     /// Appends an event to its ticket's subject; returns its version there.

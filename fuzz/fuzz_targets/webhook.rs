@@ -1,0 +1,8 @@
+#![no_main]
+
+#[path = "../properties.rs"]
+mod properties;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    properties::property("webhook")(input).expect("it holds of any input");
+});
