@@ -42,7 +42,10 @@ use web::{Claims, Env, KeyPairText, Keys, Page, Query, Sessions, Signer};
 pub(crate) type Verdict = Result<bool>;
 
 /// What is fuzzed: the directory of its seeds, and what has to hold.
-pub(crate) const TARGETS: [(&str, fn(&[u8]) -> Verdict); 7] = [
+/// What is held of an input.
+type Property = fn(&[u8]) -> Verdict;
+
+pub(crate) const TARGETS: [(&str, Property); 7] = [
     ("account", |input| account(Email::parse, |text, email| Password::parse_new(text, email).ok(), input)),
     ("cursor", |input| cursor(|query| query.page().ok(), input)),
     ("event", |input| event(decode, input)),
@@ -145,16 +148,23 @@ pub(crate) fn account(
         ensure!(new_password(spelling, Some(address)).is_none(), "{spelling:?} is its owner's password, too");
     }
 
+    let bytes = |password: &Password| password.as_bytes().to_vec();
     let typed = Password::parse(text);
     ensure!(typed.is_some() != text.is_empty(), "{text:?} is a password to sign in with, or nothing is");
     if let Some(password) = &typed {
         let spelling = std::str::from_utf8(password.as_bytes())?;
-        ensure!(Password::parse(spelling).as_ref() == Some(password), "{spelling:?} is spelt in two ways");
+        let again = Password::parse(spelling);
+        ensure!(again.as_ref().map(bytes) == Some(bytes(password)), "{spelling:?} is spelt in two ways");
+        let as_typed = password.as_typed().unwrap_or(password.as_bytes());
+        ensure!(as_typed == text.as_bytes(), "{text:?} was not typed so");
         ensure!(!text.is_ascii() || spelling == text, "{text:?} is hashed as {spelling:?}");
     }
     let new = new_password(text, address.as_ref());
     if let Some(password) = &new {
-        ensure!(typed.as_ref() == Some(password), "who signs up with {text:?} could not sign in");
+        ensure!(
+            typed.as_ref().map(bytes) == Some(bytes(password)),
+            "who signs up with {text:?} could not sign in"
+        );
         let characters: Vec<_> = std::str::from_utf8(password.as_bytes())?.chars().collect();
         ensure!((8..=128).contains(&characters.len()), "{} characters are a new password", characters.len());
         ensure!(characters.iter().any(|letter| letter != &characters[0]), "one letter is a new password");

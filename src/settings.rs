@@ -75,6 +75,10 @@ impl Settings {
             }
             None => keys.push(("JWT_KEY", "", "jwt.key")),
         }
+        // What the one of before has signed is still good.
+        if keys.len() == 1 && self.data_dir.join("jwt.key").exists() {
+            keys.push(("JWT_KEY", "", "jwt.key"));
+        }
         if self.stripe_is_sandbox {
             keys.push(("STRIPE_WEBHOOK_SECRET", "whsec_", "stripe-webhook.key"));
         }

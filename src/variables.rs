@@ -39,7 +39,11 @@ const VARIABLES: [(&str, &str, &str); 39] = [
     ("TRUSTED_PROXIES", "this machine", "whose x-forwarded-for counts: 10.0.0.0/8, 192.0.2.7"),
     ("SCRYPT_LOG_N", "17", "what a password's hash costs: N = 2^this, 14 to 20"),
     ("SIGNUPS_PER_MINUTE", "60", "of each client address; 0 is no limit"),
-    ("SIGNIN_FAILURES_PER_MINUTE", "10", "of each client address, and of each account; 0 is no limit"),
+    (
+        "SIGNIN_FAILURES_PER_MINUTE",
+        "10",
+        "of each client address, ten times as many of each account; 0 is no limit",
+    ),
     ("USER_REQUESTS_PER_MINUTE", "600", "of each user, at each service; 0 is no limit"),
     ("MAX_OPEN_ORDERS", "10", "how many tickets each user may hold at once; 0 is no limit"),
     ("EXPIRATION_WINDOW_SECONDS", "900", "how long a reservation lasts without a payment"),

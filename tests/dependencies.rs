@@ -235,10 +235,7 @@ impl Tree {
 fn unlicensed(rules: &Rules, packages: &[Package]) -> Vec<String> {
     let allows = |licence: &str| rules.licenses.allow.iter().any(|allowed| allowed == licence);
     let wrong = packages.iter().filter(|package| {
-        !package
-            .license
-            .as_deref()
-            .is_some_and(|licence| Expression::of(licence).holds(&allows) == Some(true))
+        package.license.as_deref().is_none_or(|licence| Expression::of(licence).holds(&allows) != Some(true))
     });
     wrong
         .map(|Package { name, version, license, .. }| format!("{name} {version}: {license:?} is not allowed"))

@@ -96,7 +96,7 @@ impl Honest {
     async fn was_served(self, while_others: &str) {
         self.stop.notify_one();
         let worst = self.asking.await.expect("served all the time");
-        println!("{while_others}: others waited {worst:?} at most");
+        eprintln!("{while_others}: others waited {worst:?} at most");
     }
 }
 
@@ -167,12 +167,12 @@ async fn ten_thousand_idle_connections_cost_little_and_end() {
     // Before the first ones end.
     timeout(Duration::from_secs(9), connecting).await.expect("all of them at once");
     let grown = target.memory().saturating_sub(before);
-    println!("10,000 idle connections: {grown} MB");
+    eprintln!("10,000 idle connections: {grown} MB");
     assert!(grown < 400, "{grown} MB");
     let started = Instant::now();
     let ended = join_all(connections.into_iter().map(rest));
     let texts = timeout(Duration::from_secs(40), ended).await.expect("they end");
-    println!("all ended {:?} after", started.elapsed());
+    eprintln!("all ended {:?} after", started.elapsed());
     assert!(texts.iter().all(String::is_empty));
     honest.was_served("10,000 idle connections").await;
 }
@@ -212,7 +212,7 @@ async fn bodies_without_end_are_not_read() {
         // What fits into the buffers on the way, beside the megabyte that is read so that the answer arrives.
         assert!(sent < 40 << 20, "{sent} bytes of it were taken");
     }
-    println!("40 bodies of 100 MB: {grown} MB");
+    eprintln!("40 bodies of 100 MB: {grown} MB");
     assert!(grown < 100, "{grown} MB");
     honest.was_served("40 bodies of 100 MB").await;
 }
@@ -252,7 +252,7 @@ async fn heads_without_end_are_refused() {
     let floods = join_all((0..100).map(|_| asked("/api/tickets", &flood))).await;
     assert!(floods.iter().all(|status| status == "431" || status == "none"), "{floods:?}");
     let grown = target.memory().saturating_sub(before);
-    println!("100 heads of 5 MB: {grown} MB");
+    eprintln!("100 heads of 5 MB: {grown} MB");
     assert!(grown < 100, "{grown} MB");
     honest.was_served("100 heads of 5 MB").await;
 }
@@ -289,7 +289,7 @@ async fn a_thousand_sign_ins_at_once_are_answered_and_bounded() {
         answers.iter().filter(|(status, ..)| *status == StatusCode::SERVICE_UNAVAILABLE).collect();
     let judged = answers.iter().filter(|(status, ..)| *status == StatusCode::BAD_REQUEST).count();
     let slowest = answers.iter().map(|(.., took)| *took).max().unwrap();
-    println!(
+    eprintln!(
         "1,000 sign-ins at once: {judged} judged, {} sent away, the last answer after {slowest:?}, {grown} MB",
         refused.len()
     );

@@ -84,7 +84,7 @@ impl Run {
         let output = command.stdin(Stdio::null()).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let who = if self.token.is_some() { "signed in" } else { "signed out" };
-        println!("{who}:\n{text}");
+        eprintln!("{who}:\n{text}");
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{who}, SCHEMATHESIS_SEED={}\n{text}\n{errors}", self.seed);
         // That nothing was found means something only if something was asked.
@@ -96,7 +96,7 @@ impl Run {
 async fn no_answer_is_outside_the_document() {
     let Some(library) = installed() else {
         assert!(std::env::var("CI").is_err(), "python3 with pip is needed");
-        return println!("skipped: there is no python3 with pip");
+        return eprintln!("skipped: there is no python3 with pip");
     };
     let directory = TempDir::new().unwrap();
     let limits =

@@ -39,20 +39,20 @@ const AHEAD: Duration = Duration::from_secs(8);
 const AHEAD_FOR_EACH: Duration = Duration::from_millis(1);
 
 pub(crate) enum Market {
-    One { whole: Whole, _directory: TempDir },
-    Five(System),
+    One { whole: Box<Whole>, _directory: TempDir },
+    Five(Box<System>),
 }
 
 impl Market {
     pub(crate) async fn one_process() -> Self {
         let directory = TempDir::new().unwrap();
         let whole = Whole::start(directory.path(), &VARIABLES).await;
-        Self::One { whole, _directory: directory }
+        Self::One { whole: Box::new(whole), _directory: directory }
     }
 
     pub(crate) async fn five_processes() -> Self {
         let variables = VARIABLES.map(|(name, value)| (name, value.to_owned()));
-        Self::Five(System::start_with(Layout::default(), HashMap::from(variables)).await)
+        Self::Five(Box::new(System::start_with(Layout::default(), HashMap::from(variables)).await))
     }
 
     /// Where the service is, as host and port.

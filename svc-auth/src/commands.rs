@@ -40,9 +40,11 @@ pub struct App {
 pub(crate) struct SigninFailures(Arc<(Limit<Client>, Limit<String>)>);
 
 impl SigninFailures {
-    /// So many a minute from one client, and so many at one address, whether or not anybody has it; 0 is no limit.
+    /// So many a minute from one client, and ten times as many at one account, whether or not anybody has it; 0 is no limit.
+    ///
+    /// With as few at an account, a single client could keep its owner out for as long as it likes.
     pub(crate) fn per_minute(count: u32) -> Self {
-        Self(Arc::new((Limit::per_minute(count), Limit::per_minute(count))))
+        Self(Arc::new((Limit::per_minute(count), Limit::per_minute(count.saturating_mul(10)))))
     }
 
     fn check(&self, client: Client, subject: &String) -> Result<(), Error> {

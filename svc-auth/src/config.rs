@@ -25,7 +25,7 @@ pub struct Config {
     pub trusted_proxies: Proxies,
     /// How many may sign up from one address; 0 is no limit.
     pub signups_per_minute: u32,
-    /// How many may fail to sign in from one address, and how many with one account; 0 is no limit.
+    /// How many may fail to sign in from one address, and ten times as many with one account; 0 is no limit.
     pub signin_failures_per_minute: u32,
 }
 

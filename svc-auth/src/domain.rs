@@ -82,14 +82,15 @@ pub fn sign_up(address: &Address, account: &Account) -> Result<Option<UserEvent>
     Ok(Some(UserEvent::SignedUp(UserSignedUp { id, email, password_hash })))
 }
 
-/// Whether a session of this user and epoch is good: they have the address, and have not ended their sessions since.
+/// Whether a session of this user and epoch is good: they have the address, and have not ended their sessions since. One of
+/// an epoch to come is of before this replica heard of it.
 pub fn is_signed_in(address: &Address, id: UserId, epoch: u32) -> bool {
-    matches!(address, Address::Taken(account) if account.id == id && account.epoch == epoch)
+    matches!(address, Address::Taken(account) if account.id == id && account.epoch <= epoch)
 }
 
 /// Whether a session of this user and epoch was ended, while they have their account: once that is erased, nobody can tell.
 pub fn has_signed_out(address: &Address, id: UserId, epoch: u32) -> bool {
-    matches!(address, Address::Taken(account) if account.id == id && account.epoch != epoch)
+    matches!(address, Address::Taken(account) if account.id == id && account.epoch > epoch)
 }
 
 /// Ends all sessions of the user's, as somebody with a session of `epoch` asks for.
@@ -166,7 +167,11 @@ const COMMON_PASSWORDS: &str = include_str!("common_passwords.txt");
 /// A password in its one spelling: the same letters may be typed in several ways (Unicode's NFKC, as NIST SP 800-63B,
 /// 5.1.1.2, says). Does not show itself in a log.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Password(String);
+pub struct Password {
+    spelt: String,
+    /// As it was typed, where that is another spelling.
+    typed: Option<String>,
+}
 
 /// Why a password is none to sign up with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,7 +189,7 @@ impl Password {
     /// # Errors
     /// With the rule that it breaks. `email` is its owner's, if that is known.
     pub fn parse_new(text: &str, email: Option<&Email>) -> Result<Self, BadPassword> {
-        let Self(text) = Self::spelt(text);
+        let Self { spelt: text, .. } = Self::spelt(text);
         if !(8..=128).contains(&text.chars().count()) {
             return Err(BadPassword::Length);
         }
@@ -193,7 +198,7 @@ impl Password {
         let is_guessed = COMMON_PASSWORDS.lines().any(|common| common == lower)
             || lower.chars().all(|letter| Some(letter) == first)
             || email.is_some_and(|Email(email)| *email == lower);
-        if is_guessed { Err(BadPassword::Common) } else { Ok(Self(text)) }
+        if is_guessed { Err(BadPassword::Common) } else { Ok(Self { spelt: text, typed: None }) }
     }
 
     /// A password to sign in with: anything that is not empty, since rules for new ones may change.
@@ -202,12 +207,19 @@ impl Password {
     }
 
     fn spelt(text: &str) -> Self {
-        Self(ComposingNormalizerBorrowed::new_nfkc().normalize(text).into_owned())
+        let spelt = ComposingNormalizerBorrowed::new_nfkc().normalize(text).into_owned();
+        let typed = (spelt != text).then(|| text.to_owned());
+        Self { spelt, typed }
     }
 
     /// The password's bytes, as they are hashed.
     pub fn as_bytes(&self) -> &[u8] {
-        self.0.as_bytes()
+        self.spelt.as_bytes()
+    }
+
+    /// As it was typed, where that differs: before passwords had one spelling, that was hashed.
+    pub fn as_typed(&self) -> Option<&[u8]> {
+        self.typed.as_ref().map(String::as_bytes)
     }
 }
 

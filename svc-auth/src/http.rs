@@ -11,13 +11,16 @@ use warp::{
     path,
     reply::{Response, json, with_status},
 };
-use web::{ApiError, Body, Claims, Client, Proxies, Session, SessionCookie, Sessions, Signer};
+use web::{ApiError, Body, Claims, Client, Proxies, Seen, Session, SessionCookie, Sessions, Signer};
 
 use crate::{
     commands::{self, App, SignedIn},
     domain::{BadPassword, Email, Password},
     error::Error,
 };
+
+/// How long a request waits for what its caller has written or seen elsewhere.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long somebody stays signed in who does not come back.
 const SESSION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -65,14 +68,18 @@ pub(crate) fn routes(
     let sign_up = sign_up.and(web::post()).and(asked.clone()).then(self::sign_up).map(web::reply);
     let sign_in = sign_in.and(web::post()).and(asked.clone()).then(self::sign_in).map(web::reply);
     let sign_out = sign_out.and(web::post()).map(move || self::sign_out(cookie));
+    // A session may be of a moment ago, and of another replica.
+    let caught_up = web::seen().and(with_app.clone()).then(catch_up_with).untuple_one();
     let everywhere = everywhere
         .and(web::post())
+        .and(caught_up.clone())
         .and(with_app)
         .and(with_maker.clone())
         .and(web::session(&good))
         .then(sign_out_everywhere)
         .map(web::reply);
-    let current = current.and(web::get()).and(with_maker).and(web::session(&good)).map(current_user);
+    let current =
+        current.and(web::get()).and(caught_up).and(with_maker).and(web::session(&good)).map(current_user);
     let erase =
         me.and(web::delete()).and(asked).and(web::session(&erasing)).then(self::erase).map(web::reply);
 
@@ -88,6 +95,13 @@ pub(crate) fn routes(
         .or(erase)
         .unify()
         .boxed()
+}
+
+/// Waits for what the caller has written or seen on another replica. In vain is no error: it is judged by what there is.
+async fn catch_up_with(seen: Seen, app: App) {
+    if let Some(sequence) = seen.at(USERS.name) {
+        let _ = app.users.view().wait_for(sequence, PATIENCE).await;
+    }
 }
 
 async fn sign_up(app: App, maker: Maker, client: Client, body: Body) -> Result<Response, Error> {

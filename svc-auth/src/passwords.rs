@@ -105,11 +105,15 @@ impl Turn {
         self.run(move |turn| {
             let right = PasswordHash::new(hash.as_deref().unwrap_or(&turn.nobodys))
                 .map_err(password_hash::Error::from)?;
-            match turn.scrypt.verify_password(password.as_bytes(), &right) {
-                Ok(()) => Ok(hash.is_some()),
-                Err(password_hash::Error::PasswordInvalid) => Ok(false),
-                Err(error) => Err(error.into()),
+            // As it is spelt, then as it was typed: nobody's hash fits neither, in the same time.
+            for bytes in [Some(password.as_bytes()), password.as_typed()].into_iter().flatten() {
+                match turn.scrypt.verify_password(bytes, &right) {
+                    Ok(()) => return Ok(hash.is_some()),
+                    Err(password_hash::Error::PasswordInvalid) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
+            Ok(false)
         })
         .await
     }
@@ -127,7 +131,7 @@ impl Turn {
 fn at_once(log_n: u8) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     // scrypt's array (RFC 7914, section 2): 128 MiB with N = 2^17.
-    let each = 128 * u64::from(R) << log_n;
+    let each = (128 * u64::from(R)) << log_n;
     let in_memory = memory().map_or(AT_ONCE, |memory| usize::try_from(memory / 2 / each).unwrap_or(AT_ONCE));
     processors.min(in_memory).clamp(1, AT_ONCE)
 }
@@ -177,6 +181,19 @@ mod tests {
         assert_eq!(verify(&passwords, "hunter22", None).await, Ok(false));
         assert!(verify(&passwords, "hunter22", Some("$argon2id$v=19$x")).await.is_err());
         assert_ne!(hash_of(&passwords, "hunter22").await, hash);
+    }
+
+    #[tokio::test]
+    async fn who_signed_up_before_passwords_had_one_spelling_still_signs_in() {
+        let passwords = Passwords::new(4).await.unwrap();
+        // An umlaut as a letter and two dots, hashed as it was typed.
+        let typed = "scho\u{308}nes wetter";
+        let before = super::hash(&passwords.scrypt, typed.as_bytes()).unwrap();
+        assert_eq!(verify(&passwords, typed, Some(&before)).await, Ok(true));
+        let now = hash_of(&passwords, typed).await;
+        assert_eq!(verify(&passwords, "sch\u{f6}nes wetter", Some(&now)).await, Ok(true));
+        assert_eq!(verify(&passwords, typed, Some(&now)).await, Ok(true));
+        assert_eq!(verify(&passwords, "scho\u{308}nes Wetter", Some(&before)).await, Ok(false));
     }
 
     #[tokio::test]

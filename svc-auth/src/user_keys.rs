@@ -2,7 +2,7 @@
 //!
 //! | under | stands |
 //! |---|---|
-//! | `<user id>` | that user's key, wrapped as [`sealing`](crate::sealing) says |
+//! | `<user id>` | that user's key, wrapped as [`sealing`] says |
 //! | `email-key` | the email key, wrapped likewise |
 //! | `master-key`, `master-key.2`, … | the fingerprint of each master key, so that a service with another one does not start instead of knowing nobody |
 //! | `wrapped-since` | the version of the oldest master key that may still be needed; missing, it is the first |
@@ -239,6 +239,10 @@ impl UserKeys {
         if !is_new && oldest < current && master.of(oldest).is_err() {
             return Err(different("oldest master key that wraps", oldest.to_string(), current.to_string()));
         }
+        // Before the email key, by which a bucket is known not to be new.
+        if is_new && current > 1 && get(&bucket, WRAPPED_SINCE).await?.is_none() {
+            create(&bucket, WRAPPED_SINCE, current.to_string().into()).await?;
+        }
         let email_key = match get(&bucket, EMAIL_KEY).await? {
             Some(wrapped) => master.unwrap_email_key(&wrapped).map_err(|error| match error {
                 sealing::Error::NoSuchVersion(version) => {
@@ -254,9 +258,6 @@ impl UserKeys {
                 key
             }
         };
-        if is_new && current > 1 {
-            create(&bucket, WRAPPED_SINCE, current.to_string().into()).await?;
-        }
         let _ = self.0.open.set(Open { bucket, email_key });
         Ok(())
     }

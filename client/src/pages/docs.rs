@@ -308,7 +308,7 @@ impl Documents {
         let optional = properties.keys().map(String::as_str).filter(|name| !required.contains(name));
         let field =
             |name: &'a str, is_required| Some(Field { name, schema: properties.get(name)?, is_required });
-        let always = required.iter().filter_map(|name| field(*name, true));
+        let always = required.iter().filter_map(|name| field(name, true));
         always.chain(optional.filter_map(|name| field(name, false))).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! All that can be asked by HTTP, as OpenAPI 3.1 (<https://spec.openapis.org/oas/v3.1.0>).
 //!
 //! One table for each service: a line is what a route is asked with, and what it answers. What follows from that by
-//! itself stands in [`Route::operation`]: whoever reads a body may find it too large, whoever appends may meet conflicts.
+//! itself stands in `Route::operation`: whoever reads a body may find it too large, whoever appends may meet conflicts.
 //! A test of the workspace holds the tables against the routes of the services.
 
 use std::collections::BTreeMap;
@@ -483,7 +483,6 @@ impl Route {
     }
 
     /// Begins, renews or ends the session.
-
     fn sets_session(mut self) -> Self {
         self.sets_session = true;
         self

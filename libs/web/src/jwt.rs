@@ -106,10 +106,12 @@ impl Keys {
     /// be guessed by whoever has a token.
     pub fn from_env(env: &Env) -> Result<Self, Invalid> {
         let others = Self::others(env)?;
-        let secret: Option<Secret> = match others.is_empty() {
-            true => Some(env.secret("JWT_KEY", SECRET)?),
-            false => env.optional_secret("JWT_KEY", SECRET)?,
-        };
+        let secret: Option<Secret> = env.optional_secret("JWT_KEY", SECRET)?;
+        let has_public = env.optional_secret::<PublicKeys>("JWT_PUBLIC_KEYS", PUBLIC_KEYS)?.is_some();
+        if secret.is_none() && !has_public {
+            // A previous key alone would leave everybody out who signs in from now on.
+            env.secret::<Secret>("JWT_KEY", SECRET)?;
+        }
         Ok(Self(secret.iter().map(Secret::key).chain(others).collect()))
     }
 
@@ -476,6 +478,12 @@ mod tests {
                 format!("JWT_PUBLIC_KEYS is set to something else (not shown); it must be {PUBLIC_KEYS}")
             );
         }
+    }
+
+    #[test]
+    fn a_previous_key_alone_is_no_start() {
+        assert!(Keys::from_env(&env(&[("JWT_KEY_PREVIOUS", OLD)])).is_err());
+        assert!(Keys::from_env(&env(&[])).is_err());
     }
 
     #[test]
