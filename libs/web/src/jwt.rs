@@ -105,23 +105,25 @@ impl Keys {
     /// When there is neither the first nor the second, or one is wrong: a secret that is shorter than 32 bytes could
     /// be guessed by whoever has a token.
     pub fn from_env(env: &Env) -> Result<Self, Invalid> {
-        let others = Self::others(env)?;
-        let secret: Option<Secret> = env.optional_secret("JWT_KEY", SECRET)?;
-        let has_public = env.optional_secret::<PublicKeys>("JWT_PUBLIC_KEYS", PUBLIC_KEYS)?.is_some();
-        if secret.is_none() && !has_public {
+        let public = Self::public(env)?;
+        let secret: Option<Secret> = match public.is_empty() {
             // A previous key alone would leave everybody out who signs in from now on.
-            env.secret::<Secret>("JWT_KEY", SECRET)?;
-        }
-        Ok(Self(secret.iter().map(Secret::key).chain(others).collect()))
+            true => Some(env.secret("JWT_KEY", SECRET)?),
+            false => env.optional_secret("JWT_KEY", SECRET)?,
+        };
+        let secret = secret.iter().map(Secret::key);
+        Ok(Self(secret.chain(public).chain(Self::previous(env)?).collect()))
     }
 
-    /// What is good beside the key that signs.
-    fn others(env: &Env) -> Result<Vec<Key>, Invalid> {
+    fn public(env: &Env) -> Result<Vec<Key>, Invalid> {
         // No secret, unless somebody has put the other half there.
-        let public: Option<PublicKeys> = env.optional_secret("JWT_PUBLIC_KEYS", PUBLIC_KEYS)?;
-        let previous: Option<Secret> = env.optional_secret("JWT_KEY_PREVIOUS", SECRET)?;
-        let public = public.into_iter().flat_map(|keys| keys.0);
-        Ok(public.map(|key| Key::public(&key)).chain(previous.iter().map(Secret::key)).collect())
+        let keys: Option<PublicKeys> = env.optional_secret("JWT_PUBLIC_KEYS", PUBLIC_KEYS)?;
+        Ok(keys.iter().flat_map(|keys| &keys.0).map(Key::public).collect())
+    }
+
+    fn previous(env: &Env) -> Result<Option<Key>, Invalid> {
+        let secret: Option<Secret> = env.optional_secret("JWT_KEY_PREVIOUS", SECRET)?;
+        Ok(secret.as_ref().map(Secret::key))
     }
 
     /// Whom the token was made out to, if one of the keys signed it and it is of now.
@@ -181,7 +183,7 @@ impl Signer {
     /// # Errors
     /// When there is neither, or one is wrong.
     pub fn from_env(env: &Env) -> Result<Self, Invalid> {
-        let others = Keys::others(env)?;
+        let others: Vec<_> = Keys::public(env)?.into_iter().chain(Keys::previous(env)?).collect();
         let private: Option<PrivateKey> = env.optional_secret("JWT_PRIVATE_KEY", PRIVATE_KEY)?;
         let Some(private) = private else {
             let Secret(secret) = env.secret("JWT_KEY", SECRET)?;
