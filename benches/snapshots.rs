@@ -191,7 +191,7 @@ impl Replica {
             _ => None,
         });
         let config = svc_orders::Config::from_env(&env)?;
-        let listener = Listener::bind(0).await?;
+        let listener = Listener::bind(0)?;
         let ready =
             format!("http://127.0.0.1:{}/readyz", listener.local_addr().context("it has a socket")?.port());
         let shutdown = CancellationToken::new();

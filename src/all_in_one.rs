@@ -1,6 +1,6 @@
 //! Constructs and spawns: the five services and the pages behind one socket, and the stand-ins around them.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context;
 use contract::stream::{EXPIRATIONS, ORDERS, PAYMENTS, Stream, TICKETS, USERS};
@@ -38,7 +38,7 @@ pub(crate) async fn run(env: &Env, shutdown: CancellationToken) -> anyhow::Resul
     // All of it is read before anything is started, so that a wrong value is told at once.
     let known = settings.for_services(env, &Around::unknown())?;
     Configs::from_env(&known)?;
-    let socket = TcpListener::bind((Ipv4Addr::UNSPECIFIED, settings.port)).await;
+    let socket = web::listen(settings.port);
     let socket = socket.with_context(|| format!("PORT {} cannot be listened on", settings.port))?;
     let own_url = format!("http://127.0.0.1:{}", socket.local_addr()?.port());
     let url = format!("{own_url}/api/payments/webhook");

@@ -27,9 +27,7 @@
 
 use std::collections::BTreeMap;
 
-use contract::stream::{
-    DEAD_LETTERS, DEAD_LETTERS_PREFIX, EXPIRATIONS, ORDERS, PAYMENTS, Stream, TICKETS, USERS, durable,
-};
+use contract::stream::{ALL, DEAD_LETTERS, DEAD_LETTERS_PREFIX, LISTENERS, Stream, USERS};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -77,55 +75,17 @@ struct Rules {
     deny: Vec<String>,
 }
 
-/// What a service does at NATS.
+/// What a service does at NATS, as the contract has it.
 struct Work {
     owns: Stream,
-    /// Whose rows it keeps.
-    projects: &'static [Stream],
-    /// What it listens to, by this durable.
+    /// Whose rows it keeps: of its own stream, and of those that it reads.
+    projects: Vec<Stream>,
+    /// What it acts on.
     reacts: &'static [Stream],
     durable: Option<&'static str>,
     /// The stream of a key-value bucket of its own.
     bucket: Option<&'static str>,
 }
-
-const WORK: [Work; 5] = [
-    Work {
-        owns: USERS,
-        projects: &[USERS],
-        reacts: &[],
-        durable: None,
-        bucket: Some(svc_auth::user_keys::BUCKET),
-    },
-    Work {
-        owns: TICKETS,
-        projects: &[TICKETS, USERS],
-        reacts: &[ORDERS],
-        durable: Some(durable::TICKETS),
-        bucket: None,
-    },
-    Work {
-        owns: ORDERS,
-        projects: &[ORDERS, TICKETS, USERS],
-        reacts: &[PAYMENTS, EXPIRATIONS],
-        durable: Some(durable::ORDERS),
-        bucket: None,
-    },
-    Work {
-        owns: PAYMENTS,
-        projects: &[PAYMENTS, ORDERS, TICKETS, USERS],
-        reacts: &[ORDERS, PAYMENTS],
-        durable: Some(durable::PAYMENTS),
-        bucket: None,
-    },
-    Work {
-        owns: EXPIRATIONS,
-        projects: &[EXPIRATIONS, ORDERS],
-        reacts: &[ORDERS],
-        durable: Some(durable::EXPIRATION),
-        bucket: None,
-    },
-];
 
 /// Everybody who connects, but for the server's own account.
 pub(crate) fn names() -> Vec<&'static str> {
@@ -162,7 +122,7 @@ pub(crate) fn accounts<E>(
 }
 
 fn users() -> Vec<User> {
-    let services = WORK.iter().map(Work::user);
+    let services = ALL.into_iter().map(|owned| Work::of(owned).user());
     let people = [("operator", operator()), ("admin", admin())];
     services.chain(people.map(|(name, permissions)| User { name, imports: None, permissions })).collect()
 }
@@ -170,7 +130,7 @@ fn users() -> Vec<User> {
 /// Looks at everything and may ask for no change, with the nats CLI. To look, it makes consumers that nobody else knows,
 /// by a name in the subject. Backups are a way of looking.
 fn operator() -> Permissions {
-    let everybodys = WORK.iter().flat_map(|work| work.durable);
+    let everybodys = LISTENERS.iter().map(|listener| listener.durable);
     let looks = [
         "INFO",
         "STREAM.NAMES",
@@ -204,7 +164,7 @@ fn operator() -> Permissions {
 /// none, and takes or acknowledges none in a service's place.
 fn admin() -> Permissions {
     let allow = ["$JS.API.>", "$JS.FC.>", "$JS.SNAPSHOT.ACK.>", "$JS.SNAPSHOT.RESTORE.>"].map(str::to_owned);
-    let everybodys = WORK.iter().flat_map(|work| work.durable);
+    let everybodys = LISTENERS.iter().map(|listener| listener.durable);
     let deny = everybodys.map(|durable| api(&format!("CONSUMER.MSG.NEXT.*.{durable}")));
     Permissions {
         publish: Rules { allow: allow.into(), deny: deny.collect() },
@@ -238,11 +198,25 @@ impl Request {
 }
 
 impl Work {
+    /// Of the service that owns the stream.
+    fn of(owns: Stream) -> Self {
+        let listener = LISTENERS.iter().find(|listener| listener.service == owns.source);
+        let (reads, reacts) =
+            listener.map_or((&[][..], &[][..]), |listener| (listener.reads, listener.reacts));
+        Self {
+            owns,
+            projects: [&[owns], reads].concat(),
+            reacts,
+            durable: listener.map(|listener| listener.durable),
+            bucket: (owns == USERS).then_some(svc_auth::user_keys::BUCKET),
+        }
+    }
+
     fn user(&self) -> User {
         let requests = self.requests();
         let allow = requests.iter().map(|request| request.subject.clone()).collect();
-        let others = WORK.iter().filter(|other| other.owns != self.owns).flat_map(|other| other.durable);
-        let deny = others.flat_map(|durable| {
+        let others = LISTENERS.iter().filter(|other| other.service != self.owns.source);
+        let deny = others.map(|other| other.durable).flat_map(|durable| {
             self.projects.iter().flat_map(move |stream| taking_over(stream.name, durable))
         });
         let deny = deny.map(|request| request.subject).collect();
@@ -273,7 +247,7 @@ impl Work {
             requests.push(once(format!("STREAM.INFO.{stream}")));
             requests.push(once(format!("STREAM.MSG.GET.{stream}")));
         }
-        for stream in self.projects {
+        for stream in &self.projects {
             requests.extend(consuming(stream.name));
         }
         for (stream, durable) in self.reacts.iter().flat_map(|stream| Some((stream.name, self.durable?))) {

@@ -12,9 +12,11 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use support::{
-    Layout, Person,
+    Layout, PATIENCE, Person,
     Service::{Auth, Orders, Tickets},
-    System, text,
+    System,
+    collector::{Answers, Collector},
+    text, within,
 };
 
 const EMAIL: &str = "ann.unmistakable@example.com";
@@ -55,8 +57,8 @@ fn holds(bytes: &[u8], needle: &[u8]) -> bool {
     bytes.windows(needle.len()).any(|window| window == needle)
 }
 
-/// Where any of these is: in which file, or in whose metrics.
-async fn found(system: &System, needles: &[Vec<u8>]) -> Vec<String> {
+/// Where any of these is: in which file, in whose metrics, or in the traces.
+async fn found(system: &System, collector: &Collector, needles: &[Vec<u8>]) -> Vec<String> {
     let mut places: Vec<_> = files(system.directory())
         .into_iter()
         .map(|path| (path.display().to_string(), fs::read(path).unwrap_or_default()))
@@ -66,13 +68,16 @@ async fn found(system: &System, needles: &[Vec<u8>]) -> Vec<String> {
         places.push((format!("metrics of {service:?}"), metrics.bytes().await.unwrap().to_vec()));
     }
     places.retain(|(_, bytes)| needles.iter().any(|needle| holds(bytes, needle)));
-    places.into_iter().map(|(place, _)| place).collect()
+    let traced = needles.iter().any(|needle| collector.holds(needle)).then(|| "traces".to_owned());
+    places.into_iter().map(|(place, _)| place).chain(traced).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_erased_is_nowhere_and_what_they_bought_stays_bought() {
+    let collector = Collector::start(Answers::Well).await;
     // As much as anybody would ever log.
-    let wordy = HashMap::from([("RUST_LOG", "debug".to_owned())]);
+    let wordy =
+        HashMap::from([("RUST_LOG", "debug".to_owned()), ("JAEGER_COLLECTOR_URL", collector.url.clone())]);
     let mut system = System::start_with(Layout::default(), wordy).await;
     let ann = enter(&system, "signup").await;
     let seller = system.person();
@@ -101,19 +106,25 @@ async fn who_is_erased_is_nowhere_and_what_they_bought_stays_bought() {
         .flat_map(|text| disguises(text))
         .chain([b"$scrypt$".to_vec(), ann.token().as_bytes().to_vec()])
         .collect();
-    assert_eq!(found(&system, &needles).await, [""; 0], "not even before");
+    assert_eq!(found(&system, &collector, &needles).await, [""; 0], "not even before");
 
     let password = json!({ "password": PASSWORD });
     let erased = ann.try_send(Method::DELETE, &system.url(Auth, 0, "/api/users/me"), Some(password)).await;
     assert_eq!(erased.unwrap().0, StatusCode::NO_CONTENT);
-    assert_eq!(found(&system, &needles).await, [""; 0]);
+    // By then everything before it was exported, too.
+    let is_exported =
+        async || collector.all().iter().any(|span| span.name == "DELETE /api/users/me").then_some(());
+    within(PATIENCE, is_exported).await.expect("the erasing is traced");
+    assert_eq!(found(&system, &collector, &needles).await, [""; 0]);
     // That is what a search of this kind finds, if there is anything.
     let id = ann.id.to_string().into_bytes();
-    assert!(!found(&system, &[id]).await.is_empty(), "her id stays: her orders are of somebody");
+    assert!(!found(&system, &collector, &[id]).await.is_empty(), "her id stays: her orders are of somebody");
+    let traced = found(&system, &collector, &[b"/api/users/signup".to_vec()]).await;
+    assert!(traced.iter().any(|place| place == "traces"), "{traced:?}");
     for form in disguises(EMAIL) {
         let planted = system.directory().join("planted");
         fs::write(&planted, [b"before ".as_slice(), &form, b" after"].concat()).unwrap();
-        assert_eq!(found(&system, &needles).await, [planted.display().to_string()]);
+        assert_eq!(found(&system, &collector, &needles).await, [planted.display().to_string()]);
         fs::remove_file(planted).unwrap();
     }
 
@@ -138,7 +149,7 @@ async fn who_is_erased_is_nowhere_and_what_they_bought_stays_bought() {
     assert_eq!(status, StatusCode::UNAUTHORIZED);
     let listing = json!({ "title": "Concert", "price": 1 });
     assert_eq!(ann.post(&system.url(Tickets, 0, "/api/tickets"), listing).await.0, StatusCode::UNAUTHORIZED);
-    assert_eq!(found(&system, &needles).await, [""; 0]);
+    assert_eq!(found(&system, &collector, &needles).await, [""; 0]);
 
     // The address is free, for somebody new.
     let again = enter(&system, "signup").await;

@@ -16,7 +16,6 @@ async fn main() -> anyhow::Result<()> {
     web::metrics::handle();
     let config = Config::from_env(&env)?;
     let port = env.or("PORT", 3000_u16, "a port number from 1 to 65535")?;
-    let listener =
-        Listener::bind(port).await.with_context(|| format!("PORT {port} cannot be listened on"))?;
+    let listener = Listener::bind(port).with_context(|| format!("PORT {port} cannot be listened on"))?;
     Ok(client::run(config, listener, web::shutdown_signal()).await?)
 }

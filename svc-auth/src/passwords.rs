@@ -10,6 +10,10 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::spawn_blocking,
 };
+use web::{
+    Client,
+    limit::{AtOnce, Held},
+};
 
 use crate::{domain::Password, sealing};
 
@@ -22,24 +26,31 @@ const AT_ONCE: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How many wait for each turn: about as many as get theirs in time. Whoever else comes is sent away at once.
 const IN_LINE: usize = 12;
+/// Of so many places a client has one: so that nobody stands in everybody's way.
+const SHARE: usize = 4;
 
 /// Hashes passwords. Clones share the turns.
 #[derive(Clone)]
 pub struct Passwords {
-    scrypt: Scrypt,
+    params: Params,
     turns: Arc<Semaphore>,
     /// Places for those who have a turn, and for those who wait for one.
     places: Arc<Semaphore>,
+    /// How many of those places each client has.
+    shares: AtOnce<Client>,
+    /// For the one that costs more than ours do, as those have that were made before the cost was lowered.
+    costly: Arc<Semaphore>,
     nobodys: Arc<str>,
 }
 
 /// The right to hash one password now, until it is dropped.
 #[derive(Clone)]
 pub struct Turn {
-    scrypt: Scrypt,
+    params: Params,
+    costly: Arc<Semaphore>,
     nobodys: Arc<str>,
     // Hashing goes on when the caller has left, and then holds the last of these.
-    _permits: Arc<[OwnedSemaphorePermit; 2]>,
+    _permits: Arc<(Held<Client>, [OwnedSemaphorePermit; 2])>,
 }
 
 /// Why a password was not hashed.
@@ -66,24 +77,33 @@ impl Passwords {
     /// When scrypt does not take that, or there is no randomness.
     pub async fn new(log_n: u8) -> Result<Self, Error> {
         let params = Params::new(log_n, R, P).map_err(|_| password_hash::Error::ParamsInvalid)?;
-        let scrypt = Scrypt::new_with_params(params);
-        let nobodys = blocking(move || hash(&scrypt, &sealing::random::<16>()?)).await?;
-        let at_once = at_once(log_n);
+        let nobodys = blocking(move || hash(params, &sealing::random::<16>()?)).await?;
+        let at_once = at_once(params);
         tracing::info!(at_once, "hashing passwords");
         let (turns, places) = (Semaphore::new(at_once), Semaphore::new(at_once * (1 + IN_LINE)));
-        Ok(Self { scrypt, turns: Arc::new(turns), places: Arc::new(places), nobodys: nobodys.into() })
+        let share = places.available_permits() / SHARE;
+        Ok(Self {
+            params,
+            turns: Arc::new(turns),
+            places: Arc::new(places),
+            shares: AtOnce::new(share),
+            costly: Arc::new(Semaphore::new(1)),
+            nobodys: nobodys.into(),
+        })
     }
 
     /// Waits for a turn.
     ///
     /// # Errors
-    /// At once when too many wait already, and else when it does not come within seconds.
-    pub async fn turn(&self) -> Result<Turn, Error> {
+    /// At once when too many wait already, or too many of this client's, and else when it does not come within seconds.
+    pub async fn turn(&self, whose: Client) -> Result<Turn, Error> {
+        let share = self.shares.take(whose).ok_or(Error::Busy)?;
         let Ok(place) = self.places.clone().try_acquire_owned() else { return Err(Error::Busy) };
         let permit = tokio::time::timeout(PATIENCE, self.turns.clone().acquire_owned()).await;
         let Ok(Ok(permit)) = permit else { return Err(Error::Busy) };
-        let permits = Arc::new([place, permit]);
-        Ok(Turn { scrypt: self.scrypt, nobodys: self.nobodys.clone(), _permits: permits })
+        let permits = Arc::new((share, [place, permit]));
+        let (costly, nobodys) = (self.costly.clone(), self.nobodys.clone());
+        Ok(Turn { params: self.params, costly, nobodys, _permits: permits })
     }
 }
 
@@ -93,21 +113,32 @@ impl Turn {
     /// # Errors
     /// Without randomness.
     pub async fn hash(&self, password: Password) -> Result<String, Error> {
-        self.run(move |turn| hash(&turn.scrypt, password.as_bytes())).await
+        self.run(move |turn| hash(turn.params, password.as_bytes())).await
     }
 
     /// Whether it is the password that `hash` was made of. Without one it is not, and that takes as long to tell:
     /// the time does not give away who has an account.
     ///
+    /// A hash is computed at the cost that it was made with. Of those that cost more than ours, one at a time: so that
+    /// memory is bounded.
+    ///
     /// # Errors
-    /// When `hash` is not one of ours.
+    /// When `hash` is not one of ours, or costs more and too many of these wait.
     pub async fn verify(&self, password: Password, hash: Option<String>) -> Result<bool, Error> {
+        let right = hash.as_deref().unwrap_or(&self.nobodys);
+        let right = PasswordHash::new(right).map_err(password_hash::Error::from)?;
+        let costs = Params::try_from(&right)?;
+        let alone = if memory_for(costs) > memory_for(self.params) {
+            let permit = tokio::time::timeout(PATIENCE, self.costly.clone().acquire_owned()).await;
+            Some(permit.ok().and_then(Result::ok).ok_or(Error::Busy)?)
+        } else {
+            None
+        };
         self.run(move |turn| {
-            let right = PasswordHash::new(hash.as_deref().unwrap_or(&turn.nobodys))
-                .map_err(password_hash::Error::from)?;
+            let _alone = alone;
             // As it is spelt, then as it was typed: nobody's hash fits neither, in the same time.
             for bytes in [Some(password.as_bytes()), password.as_typed()].into_iter().flatten() {
-                match turn.scrypt.verify_password(bytes, &right) {
+                match Scrypt::new_with_params(turn.params).verify_password(bytes, &right) {
                     Ok(()) => return Ok(hash.is_some()),
                     Err(password_hash::Error::PasswordInvalid) => {}
                     Err(error) => return Err(error.into()),
@@ -128,12 +159,15 @@ impl Turn {
 }
 
 /// How many can be hashed at once: one for each processor, in half of the memory that there is.
-fn at_once(log_n: u8) -> usize {
+fn at_once(params: Params) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    // scrypt's array (RFC 7914, section 2): 128 MiB with N = 2^17.
-    let each = (128 * u64::from(R)) << log_n;
-    let in_memory = memory().map_or(AT_ONCE, |memory| usize::try_from(memory / 2 / each).unwrap_or(AT_ONCE));
-    processors.min(in_memory).clamp(1, AT_ONCE)
+    let fit = |memory: u64| usize::try_from(memory / 2 / memory_for(params)).unwrap_or(AT_ONCE);
+    processors.min(memory().map_or(AT_ONCE, fit)).clamp(1, AT_ONCE)
+}
+
+/// How many bytes it takes to hash one: scrypt's array (RFC 7914, section 2), 128 MiB with N = 2^17.
+fn memory_for(params: Params) -> u64 {
+    128 * u64::from(params.r()) * params.n()
 }
 
 /// What this process may have in memory, in bytes: what its container says, or the whole machine.
@@ -147,9 +181,9 @@ fn memory() -> Option<u64> {
     container.into_iter().chain(machine).min()
 }
 
-fn hash(scrypt: &Scrypt, password: &[u8]) -> Result<String, Error> {
+fn hash(params: Params, password: &[u8]) -> Result<String, Error> {
     let salt = sealing::random::<16>()?;
-    Ok(scrypt.hash_password_with_salt(password, &salt)?.to_string())
+    Ok(Scrypt::new_with_params(params).hash_password_with_salt(password, &salt)?.to_string())
 }
 
 async fn blocking<T: Send + 'static>(
@@ -160,15 +194,24 @@ async fn blocking<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::task::JoinHandle;
+
     use super::*;
 
+    /// Somebody else for each number.
+    fn client(number: usize) -> Client {
+        Client(Ipv4Addr::from(u32::try_from(number).unwrap()).into())
+    }
+
     async fn hash_of(passwords: &Passwords, password: &str) -> String {
-        passwords.turn().await.unwrap().hash(Password::parse(password).unwrap()).await.unwrap()
+        passwords.turn(client(0)).await.unwrap().hash(Password::parse(password).unwrap()).await.unwrap()
     }
 
     async fn verify(passwords: &Passwords, password: &str, hash: Option<&str>) -> Result<bool, Error> {
         let hash = hash.map(str::to_owned);
-        passwords.turn().await.unwrap().verify(Password::parse(password).unwrap(), hash).await
+        passwords.turn(client(0)).await.unwrap().verify(Password::parse(password).unwrap(), hash).await
     }
 
     #[tokio::test]
@@ -188,7 +231,7 @@ mod tests {
         let passwords = Passwords::new(4).await.unwrap();
         // An umlaut as a letter and two dots, hashed as it was typed.
         let typed = "scho\u{308}nes wetter";
-        let before = super::hash(&passwords.scrypt, typed.as_bytes()).unwrap();
+        let before = super::hash(passwords.params, typed.as_bytes()).unwrap();
         assert_eq!(verify(&passwords, typed, Some(&before)).await, Ok(true));
         let now = hash_of(&passwords, typed).await;
         assert_eq!(verify(&passwords, "sch\u{f6}nes wetter", Some(&now)).await, Ok(true));
@@ -202,38 +245,79 @@ mod tests {
         assert_eq!(verify(&Passwords::new(5).await.unwrap(), "hunter22", Some(&cheap)).await, Ok(true));
     }
 
+    #[tokio::test]
+    async fn of_those_that_cost_more_one_is_computed_at_a_time() {
+        let costly = hash_of(&Passwords::new(5).await.unwrap(), "hunter22").await;
+        let passwords = Passwords::new(4).await.unwrap();
+        let ours = hash_of(&passwords, "hunter22").await;
+        let other = passwords.costly.clone().acquire_owned().await.unwrap();
+        assert_eq!(verify(&passwords, "hunter22", Some(&ours)).await, Ok(true));
+        let (passing, costly) = (passwords.clone(), Some(costly));
+        let verifying = tokio::spawn(async move { verify(&passing, "hunter22", costly.as_deref()).await });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(!verifying.is_finished());
+        drop(other);
+        assert_eq!(verifying.await.unwrap(), Ok(true));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_waits_too_long_for_a_turn_is_sent_away() {
         let passwords = Passwords::new(4).await.unwrap();
         let mut turns = Vec::new();
-        for _ in 0..passwords.turns.available_permits() {
-            turns.push(passwords.turn().await.unwrap());
+        for number in 0..passwords.turns.available_permits() {
+            turns.push(passwords.turn(client(number)).await.unwrap());
         }
-        assert_eq!(passwords.turn().await.err(), Some(Error::Busy));
+        assert_eq!(passwords.turn(client(99)).await.err(), Some(Error::Busy));
         drop(turns);
-        assert!(passwords.turn().await.is_ok());
+        assert!(passwords.turn(client(99)).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_comes_when_too_many_wait_is_sent_away_at_once() {
         let passwords = Passwords::new(4).await.unwrap();
         let all = passwords.places.available_permits();
-        let waiting: Vec<_> = (0..all)
-            .map(|_| {
-                tokio::spawn({
-                    let passwords = passwords.clone();
-                    // A turn that is never given back.
-                    async move { passwords.turn().await.map(std::mem::forget) }
-                })
-            })
-            .collect();
-        tokio::task::yield_now().await;
+        let waiting = wait(&passwords, (0..all).map(client)).await;
+        refused_at_once(&passwords, client(99)).await;
         let started = tokio::time::Instant::now();
-        assert_eq!(passwords.turn().await.err(), Some(Error::Busy));
-        assert_eq!(started.elapsed(), Duration::ZERO);
         for waits in waiting {
-            waits.await.unwrap().ok();
+            waits.await.unwrap();
         }
         assert!(started.elapsed() >= PATIENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_client_leaves_room_for_others() {
+        let passwords = Passwords::new(4).await.unwrap();
+        let share = passwords.places.available_permits() / SHARE;
+        assert!(share > 1);
+        wait(&passwords, (0..share).map(|_| client(1))).await;
+        refused_at_once(&passwords, client(1)).await;
+        let other = passwords.clone();
+        let mut other = tokio::spawn(async move { other.turn(client(2)).await.err() });
+        tokio::task::yield_now().await;
+        assert!(!other.is_finished());
+        // All turns are held for ever here.
+        assert_eq!((&mut other).await.unwrap(), Some(Error::Busy));
+    }
+
+    /// They wait, or hold a turn that they never give back.
+    async fn wait(passwords: &Passwords, all: impl Iterator<Item = Client>) -> Vec<JoinHandle<()>> {
+        let wait = |client| {
+            let passwords = passwords.clone();
+            tokio::spawn(async move {
+                if let Ok(turn) = passwords.turn(client).await {
+                    std::mem::forget(turn);
+                }
+            })
+        };
+        let waiting = all.map(wait).collect();
+        tokio::task::yield_now().await;
+        waiting
+    }
+
+    async fn refused_at_once(passwords: &Passwords, client: Client) {
+        let started = tokio::time::Instant::now();
+        assert_eq!(passwords.turn(client).await.err(), Some(Error::Busy));
+        assert_eq!(started.elapsed(), Duration::ZERO);
     }
 }

@@ -5,13 +5,18 @@
 //! | `<user id>` | that user's key, wrapped as [`sealing`] says |
 //! | `email-key` | the email key, wrapped likewise |
 //! | `master-key`, `master-key.2`, … | the fingerprint of each master key, so that a service with another one does not start instead of knowing nobody |
-//! | `wrapped-since` | the version of the oldest master key that may still be needed; missing, it is the first |
+//! | `wrapped-since` | how far the keys were looked at, and the oldest master key that these take: `<version> <sequence>` |
 //!
 //! When the master key changes, all keys are wrapped again here. The log stays as it is.
+//!
+//! A replica of before the change may still wrap by the old key after the others have wrapped all again. So whoever starts
+//! without an old key looks through what was put since: it starts only if it can open each.
 //!
 //! Absent: a cache, and direct get. What was deleted is gone at once, what was put is there at once, on any replica.
 
 use std::{
+    error::Error as _,
+    fmt,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -19,9 +24,9 @@ use std::{
 use async_nats::{
     HeaderMap,
     jetstream::{
-        ErrorCode,
+        self, ErrorCode,
         context::GetStreamErrorKind,
-        kv::{self, CreateErrorKind, UpdateErrorKind},
+        kv::{self, CreateErrorKind, UpdateError, UpdateErrorKind},
         message::StreamMessage,
         stream::{LastRawMessageErrorKind, StorageType},
     },
@@ -42,13 +47,15 @@ const STREAM: &str = "KV_user-keys";
 /// The fingerprint of the first master key; that of another has its version behind it.
 const MASTER_KEY: &str = "master-key";
 const EMAIL_KEY: &str = "email-key";
-/// The version of the oldest master key that may still be needed. Missing, it is the first.
+/// How far the keys were looked at ([`Looked`]).
 const WRAPPED_SINCE: &str = "wrapped-since";
 
 /// How often the server is asked again while it does not answer.
 const AGAIN: Duration = Duration::from_millis(500);
 /// How often what was put since is looked at, while there is another master key that may have wrapped it.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// Behind how many entries it is worth another one to say that they were looked at.
+const MANY: u64 = 1_000;
 
 /// The users' keys, and the email key. Clones share the bucket.
 #[derive(Clone, Debug)]
@@ -166,7 +173,8 @@ impl UserKeys {
                     continue;
                 }
                 Ok(None) => {
-                    if let Err(error) = self.note_wrapped_since(current).await {
+                    let looked = Looked { version: current, up_to: next - 1 };
+                    if let Err(error) = self.note(looked, done.is_some()).await {
                         tracing::warn!(%error, "wrapping keys again, later");
                     } else if let Some(count) = done.take() {
                         tracing::info!(count, version = current, "keys are wrapped by this master key now");
@@ -181,36 +189,29 @@ impl UserKeys {
     /// Wraps the first entry from a sequence on, if it takes that; `None` behind the last.
     async fn wrap_next(&self, sequence: u64) -> Result<Option<Seen>, Unavailable> {
         let bucket = self.bucket()?;
-        let all = format!("{}>", bucket.prefix);
-        let message = match bucket.stream.get_first_raw_message_by_subject(&all, sequence).await {
-            Ok(message) => message,
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(None),
-            Err(error) => return Err(unavailable("reading from", &error)),
+        let Some(Entry { name, sequence, value }) = first_entry(bucket, sequence).await? else {
+            return Ok(None);
         };
-        let StreamMessage { subject, sequence, payload, headers, .. } = message;
-        let name = subject.strip_prefix(bucket.prefix.as_str()).unwrap_or_default();
-        let what = wrapped(name).filter(|_| !is_deleted(&headers));
-        let again = what.map(|what| self.0.master.wrap_again(what, &payload)).transpose();
+        let again =
+            wrapped(&name).zip(value).map(|(what, value)| self.0.master.wrap_again(what, &value)).transpose();
         let again = again.unwrap_or_else(|error| {
             tracing::error!(%error, key = name, "a key cannot be wrapped again");
             None
         });
         let Some(again) = again.flatten() else { return Ok(Some(Seen { sequence, wrapped: false })) };
         // Only if nobody has touched it since: a key that was destroyed stays so.
-        match bucket.update(name, again.into(), sequence).await {
+        match bucket.update(&name, again.into(), sequence).await {
             Ok(_) => Ok(Some(Seen { sequence, wrapped: true })),
-            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => {
-                Ok(Some(Seen { sequence, wrapped: false }))
-            }
+            Err(error) if is_conflict(&error) => Ok(Some(Seen { sequence, wrapped: false })),
             Err(error) => Err(unavailable("putting into", &error)),
         }
     }
 
-    async fn note_wrapped_since(&self, version: u8) -> Result<(), Unavailable> {
+    /// Notes what was looked at, if it says more than what is noted, or `anyway`.
+    async fn note(&self, looked: Looked, anyway: bool) -> Result<(), Unavailable> {
         let bucket = self.bucket()?;
-        if wrapped_since(bucket).await? < version {
-            let put = bucket.put(WRAPPED_SINCE, version.to_string().into()).await;
-            put.map_err(|error| unavailable("putting into", &error))?;
+        if anyway || wrapped_since(bucket).await?.version < looked.version {
+            put_note(bucket, looked).await?;
         }
         Ok(())
     }
@@ -235,13 +236,15 @@ impl UserKeys {
         for key in master.all() {
             recognise(&bucket, key).await?;
         }
-        let (oldest, current) = (wrapped_since(&bucket).await?, master.current().version());
-        if !is_new && oldest < current && master.of(oldest).is_err() {
-            return Err(different("oldest master key that wraps", oldest.to_string(), current.to_string()));
-        }
-        // Before the email key, by which a bucket is known not to be new.
-        if is_new && current > 1 && get(&bucket, WRAPPED_SINCE).await?.is_none() {
-            create(&bucket, WRAPPED_SINCE, current.to_string().into()).await?;
+        let current = master.current().version();
+        if is_new {
+            // Before the email key, by which a bucket is known not to be new.
+            if current > 1 && get(&bucket, WRAPPED_SINCE).await?.is_none() {
+                let nothing = Looked { version: current, up_to: 0 };
+                create(&bucket, WRAPPED_SINCE, nothing.to_string().into()).await?;
+            }
+        } else {
+            can_open_all(&bucket, master).await?;
         }
         let email_key = match get(&bucket, EMAIL_KEY).await? {
             Some(wrapped) => master.unwrap_email_key(&wrapped).map_err(|error| match error {
@@ -301,6 +304,91 @@ struct Seen {
     wrapped: bool,
 }
 
+/// What the bucket keeps under a name.
+struct Entry {
+    name: String,
+    sequence: u64,
+    /// `None` where it was deleted.
+    value: Option<Vec<u8>>,
+}
+
+/// How far the keys were looked at: up to that sequence of the bucket none takes an older master key than that of
+/// `version`. Missing, it is the first, up to none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Looked {
+    version: u8,
+    up_to: u64,
+}
+
+impl fmt::Display for Looked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.version, self.up_to)
+    }
+}
+
+impl Looked {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let (version, up_to) = std::str::from_utf8(bytes).ok()?.split_once(' ')?;
+        Some(Self { version: version.parse().ok()?, up_to: up_to.parse().ok()? })
+    }
+}
+
+/// Refuses master keys that lack one by which a key is wrapped.
+async fn can_open_all(bucket: &kv::Store, master: &MasterKeys) -> Result<(), OpenError> {
+    let current = master.current().version();
+    let has_all_since = |version: u8| (version..=current).all(|version| master.of(version).is_ok());
+    if has_all_since(1) {
+        return Ok(());
+    }
+    let since = wrapped_since(bucket).await?;
+    let from = if has_all_since(since.version) { since.up_to + 1 } else { 1 };
+    let mut next = from;
+    while let Some(Entry { name, sequence, value }) = first_entry(bucket, next).await? {
+        next = sequence + 1;
+        let by = value.filter(|_| wrapped(&name).is_some()).and_then(|value| value.first().copied());
+        if let Some(by) = by.filter(|by| master.of(*by).is_err()) {
+            return Err(different("master key that still wraps", by.to_string(), current.to_string()));
+        }
+    }
+    // So that whoever starts next has less to look through.
+    if has_all_since(since.version) && next - from >= MANY {
+        put_note(bucket, Looked { up_to: next - 1, ..since }).await?;
+    }
+    Ok(())
+}
+
+/// The first entry from a sequence on; `None` behind the last.
+async fn first_entry(bucket: &kv::Store, sequence: u64) -> Result<Option<Entry>, Unavailable> {
+    let all = format!("{}>", bucket.prefix);
+    match bucket.stream.get_first_raw_message_by_subject(&all, sequence).await {
+        Ok(StreamMessage { subject, sequence, payload, headers, .. }) => {
+            let name = subject.strip_prefix(bucket.prefix.as_str()).unwrap_or_default().to_owned();
+            let value = (!is_deleted(&headers)).then(|| payload.to_vec());
+            Ok(Some(Entry { name, sequence, value }))
+        }
+        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(unavailable("reading from", &error)),
+    }
+}
+
+async fn put_note(bucket: &kv::Store, looked: Looked) -> Result<(), Unavailable> {
+    let put = bucket.put(WRAPPED_SINCE, looked.to_string().into()).await;
+    put.map(|_| ()).map_err(|error| unavailable("putting into", &error))
+}
+
+/// Whether somebody else has put or deleted it meanwhile. Three replicas tell that by another code than one.
+fn is_conflict(error: &UpdateError) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let code = error.downcast_ref::<jetstream::Error>().map(jetstream::Error::error_code);
+        if code == Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT) {
+            return true;
+        }
+        cause = error.source();
+    }
+    error.kind() == UpdateErrorKind::WrongLastRevision
+}
+
 /// What is kept under a name, if it is wrapped.
 fn wrapped(name: &str) -> Option<Wrapped> {
     match name {
@@ -336,10 +424,9 @@ async fn create(bucket: &kv::Store, name: &str, value: Vec<u8>) -> Result<(), Op
     }
 }
 
-async fn wrapped_since(bucket: &kv::Store) -> Result<u8, Unavailable> {
+async fn wrapped_since(bucket: &kv::Store) -> Result<Looked, Unavailable> {
     let since = get(bucket, WRAPPED_SINCE).await?;
-    let since = since.and_then(|since| String::from_utf8(since).ok()?.parse().ok());
-    Ok(since.unwrap_or(1))
+    Ok(since.and_then(|since| Looked::parse(&since)).unwrap_or(Looked { version: 1, up_to: 0 }))
 }
 
 /// Reads from the leader: direct get may be served by a replica that has not heard of the key yet.

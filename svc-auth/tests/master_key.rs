@@ -2,7 +2,10 @@
 
 mod service;
 
-use std::{path::Path, time::Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use async_nats::jetstream::{self, kv};
 use contract::{UserId, stream::USERS};
@@ -48,7 +51,29 @@ async fn all_wrapped_by(keys: &kv::Store, version: u8) {
             return;
         }
         assert!(Instant::now() < deadline, "{email_key:?} {users:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Waits until it is noted that every user's key was looked at.
+async fn noted_all(keys: &kv::Store) {
+    let mut last = 0;
+    let mut names = keys.keys().await.unwrap();
+    while let Some(name) = names.next().await {
+        let entry = keys.entry(name.unwrap()).await.unwrap().unwrap();
+        if entry.key.parse::<UserId>().is_ok() {
+            last = last.max(entry.revision);
+        }
+    }
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let note = keys.get("wrapped-since").await.unwrap().unwrap_or_default();
+        let note = String::from_utf8(note.to_vec()).unwrap();
+        if note.split_once(' ').is_some_and(|(_, up_to)| up_to.parse::<u64>().unwrap() >= last) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{note:?} {last}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -111,6 +136,32 @@ async fn the_master_key_is_changed_in_two_rounds_while_people_sign_in() {
     assert_eq!(users.cached_info().state.messages, 24);
 }
 
+/// A replica that was forgotten in the second round wraps by the old key when all has been wrapped again.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_key_that_a_late_replica_has_wrapped_by_it_does_not_start() {
+    let nats = NatsServer::temporary().await.unwrap();
+    let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let forgotten = Service::start(with(&nats, dirs[0].path(), 1, Some(2))).await;
+    newcomer(&forgotten, "ann@example.com", "correct horse").await;
+    let keys = keys_of(&nats).await;
+    let change = async || {
+        let changed = Service::start(with(&nats, dirs[1].path(), 2, Some(1))).await;
+        all_wrapped_by(&keys, 2).await;
+        noted_all(&keys).await;
+        changed.stop().await;
+    };
+    change().await;
+    let (late, _) = newcomer(&forgotten, "late@example.com", "correct horse").await;
+    forgotten.stop().await;
+
+    let error = refusal(with(&nats, dirs[1].path(), 2, None)).await;
+    assert!(error.contains("master key that still wraps"), "{error}");
+    change().await;
+    let after = Service::start(with(&nats, dirs[1].path(), 2, None)).await;
+    assert_eq!(user(after.sign_in("late@example.com", "correct horse").await, StatusCode::OK).await, late);
+    after.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_master_key_of_before_it_does_not_start() {
     let (nats, dir) = (NatsServer::temporary().await.unwrap(), TempDir::new().unwrap());
@@ -118,7 +169,7 @@ async fn without_the_master_key_of_before_it_does_not_start() {
     newcomer(&before, "ann@example.com", "correct horse").await;
     before.stop().await;
     let error = refusal(with(&nats, dir.path(), 2, None)).await;
-    assert!(error.contains("oldest master key"), "{error}");
+    assert!(error.contains("master key that still wraps"), "{error}");
     // Not even a mistake for it.
     let wrong: MasterKey = "1".repeat(64).parse().unwrap();
     let wrong = MasterKeys::new(key(2), vec![wrong]).unwrap();

@@ -56,7 +56,8 @@ impl Reservations {
         let making = making.ok_or(Error::Rejected(Rejection::HoldsTooMany { most: self.most }))?;
         if self.most > 0 {
             let since = SystemTime::now().checked_sub(app.window + CLOCKS).unwrap_or(SystemTime::UNIX_EPOCH);
-            let others = making.count() - 1;
+            // Those that came first: of two for the last place one gets it.
+            let others = making.before();
             let open = projections::open_orders(app.orders.view(), buyer, since, self.most - others)?;
             domain::may_reserve_another(open + others, self.most).map_err(Error::Rejected)?;
         }

@@ -6,7 +6,7 @@ use contract::{
     OrderId, TicketId, UserId,
     stream::{ORDERS, TICKETS, order_subject},
 };
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt, stream};
 use serde::Serialize;
 use uuid::Uuid;
 use warp::{
@@ -151,7 +151,7 @@ async fn events(
     catch_up_with(&app, &seen).await;
     let order = commands::read(&app, order_id(&id)?, reader).await?;
     let watcher = watchers.take(reader).ok_or_else(|| ApiError::too_many_requests(RETRY_AFTER_SECONDS))?;
-    Ok(web::sse(watcher, changes(app, order)))
+    Ok(web::sse(watcher, changes(app, order).take_until(session.over())))
 }
 
 /// The order as it is now, then as it is after each of its events.

@@ -2,6 +2,8 @@
 
 mod service;
 
+use std::time::Duration;
+
 use contract::{
     TicketId, UserEvent,
     event::{Sealed, UserErased, UserSignedOut, UserSignedUp},
@@ -14,6 +16,7 @@ use serde_json::json;
 use service::{
     BUYER, Neighbours, STRANGER, Service, authorized, charged, errors, eventually, token, token_of,
 };
+use tokio::time::timeout;
 
 async fn refused(response: Response) {
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
@@ -139,8 +142,16 @@ async fn a_session_is_over_when_its_user_says_so_or_is_erased() {
     neighbours.account(1, UserEvent::SignedUp(signed_up)).await;
     assert_eq!(status(token(BUYER)).await, StatusCode::OK);
 
+    // Who watches an order when their session ends is told no more of it.
+    let ticket = neighbours.list("concert", 1999).await;
+    let path = format!("/api/orders/{}/events", service.reserve(BUYER, ticket).await.id);
+    let mut watching = service.get(BUYER, &path).send().await.unwrap();
+    assert!(watching.chunk().await.unwrap().is_some());
+
     neighbours.account(1, UserEvent::SignedOut(UserSignedOut { id: BUYER, epoch: 1 })).await;
     ends(|| token(BUYER)).await;
+    let ended = async { while watching.chunk().await.unwrap().is_some() {} };
+    timeout(Duration::from_secs(10), ended).await.expect("the events end");
     assert_eq!(status(token_of(BUYER, 1)).await, StatusCode::OK);
     assert_eq!(status(token(STRANGER)).await, StatusCode::OK);
 

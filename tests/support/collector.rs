@@ -81,9 +81,9 @@ impl Collector {
         Self { url, spans, bodies }
     }
 
-    /// Whether a text stands anywhere in what was sent: a name, an attribute, an event.
-    pub(crate) fn holds(&self, text: &str) -> bool {
-        let holds = |body: &bytes::Bytes| body.windows(text.len()).any(|part| part == text.as_bytes());
+    /// Whether it stands anywhere in what was sent: in a name, an attribute, an event.
+    pub(crate) fn holds(&self, needle: &[u8]) -> bool {
+        let holds = |body: &bytes::Bytes| body.windows(needle.len()).any(|part| part == needle);
         self.bodies.lock().unwrap().iter().any(holds)
     }
 

@@ -36,7 +36,7 @@
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let env = web::Env::process();
 //! let keys = Keys::from_env(&env)?;
-//! let listener = Listener::bind(env.or("PORT", 3000, "a port number from 1 to 65535")?).await?;
+//! let listener = Listener::bind(env.or("PORT", 3000, "a port number from 1 to 65535")?)?;
 //! let health = Health::new();
 //! health.check("notes", || Status::Ready);
 //! let sessions = Sessions::new(&keys);
@@ -97,7 +97,7 @@ pub use self::{
     page::{Page, Query, query},
     position::{Seen, seen, with_position},
     route::{delete, get, nothing_else, post, put, route},
-    serve::{Listener, Peer, peer, serve},
+    serve::{Listener, Peer, listen, peer, serve},
     session::{Session, SessionCookie, Sessions, session},
     shutdown::shutdown_signal,
     sse::sse,

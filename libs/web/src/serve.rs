@@ -11,7 +11,7 @@ use std::{
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::Semaphore,
     task::JoinSet,
     time::{sleep, timeout},
@@ -39,6 +39,10 @@ const MOST_CONNECTIONS: usize = 16_384;
 /// How many files a process keeps open beside its connections: its rows, its log, a few of whoever it asks.
 const OTHER_FILES: u64 = 256;
 
+/// How many connections may wait to be accepted, as far as the kernel lets them (`net.core.somaxconn`). Those of a rush come
+/// faster than a process that is busy accepts them, and whoever finds the queue full is forgotten.
+const BACKLOG: u32 = 4_096;
+
 /// How long running requests may take after the shutdown: with what else there is to close, the process shall
 /// end within ten seconds.
 pub(crate) const GRACE: Duration = Duration::from_secs(8);
@@ -54,9 +58,12 @@ enum Place {
 }
 
 impl Listener {
-    /// A socket of its own, on all IPv4 addresses of this machine; port 0 is a free one.
-    pub async fn bind(port: u16) -> io::Result<Self> {
-        Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await?.into())
+    /// A socket of its own, as [`listen`] makes it.
+    ///
+    /// # Errors
+    /// When the port is taken, or not to be had.
+    pub fn bind(port: u16) -> io::Result<Self> {
+        listen(port).map(Self::from)
     }
 
     /// The address of its own socket; `None` on a front.
@@ -66,6 +73,18 @@ impl Listener {
             Place::Mount(_) => None,
         }
     }
+}
+
+/// A socket on all IPv4 addresses of this machine, with a queue that a rush fits in; port 0 is a free one.
+///
+/// # Errors
+/// When the port is taken, or not to be had.
+pub fn listen(port: u16) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    // Else a restart waits for the last connections of before.
+    socket.set_reuseaddr(true)?;
+    socket.bind((Ipv4Addr::UNSPECIFIED, port).into())?;
+    socket.listen(BACKLOG)
 }
 
 impl From<TcpListener> for Listener {

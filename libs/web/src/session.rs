@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     fmt,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
@@ -18,23 +18,31 @@ use crate::{
 
 const COOKIE: &str = "session";
 
+/// How often it is looked whether a session is over that an answer without an end was begun for.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
 /// Who is believed to ask, and how often they may. Clones share the count.
 #[derive(Clone)]
 pub struct Sessions {
     keys: Keys,
-    is_over: Arc<dyn Fn(&Claims) -> bool + Send + Sync>,
+    is_over: IsOver,
     requests: Arc<Limit<Uuid>>,
 }
+
+/// Whether a session is over though its token has not expired.
+#[derive(Clone)]
+struct IsOver(Arc<dyn Fn(&Claims) -> bool + Send + Sync>);
 
 impl Sessions {
     /// Whoever has a token that one of these keys signed, as often as they like.
     pub fn new(keys: &Keys) -> Self {
-        Self { keys: keys.clone(), is_over: Arc::new(|_| false), requests: Arc::new(Limit::per_minute(0)) }
+        let is_over = IsOver(Arc::new(|_| false));
+        Self { keys: keys.clone(), is_over, requests: Arc::new(Limit::per_minute(0)) }
     }
 
     /// Not those whose session is over before its token expires.
     pub fn unless(self, is_over: impl Fn(&Claims) -> bool + Send + Sync + 'static) -> Self {
-        Self { is_over: Arc::new(is_over), ..self }
+        Self { is_over: IsOver(Arc::new(is_over)), ..self }
     }
 
     /// Each user so many times a minute; 0 is no limit.
@@ -44,13 +52,13 @@ impl Sessions {
 
     fn identify(&self, headers: &HeaderMap) -> Session {
         let cookies = cookie::all(headers).filter(|(name, _)| *name == COOKIE).map(|(_, token)| token);
-        let good = |token| self.keys.verify(token).filter(|claims| !(self.is_over)(claims));
+        let good = |token| self.keys.verify(token).filter(|claims| !self.is_over.0(claims));
         let claims = cookies.chain(bearer(headers)).find_map(good);
         let allowed = match &claims {
             Some(claims) => self.requests.take(claims.id, Instant::now()),
             None => Ok(()),
         };
-        Session { claims, allowed }
+        Session { claims, allowed, is_over: self.is_over.clone() }
     }
 }
 
@@ -60,11 +68,18 @@ impl fmt::Debug for Sessions {
     }
 }
 
+impl fmt::Debug for IsOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IsOver")
+    }
+}
+
 /// Who asks: a user, or nobody. A token that is bad, expired or of a session that is over is nobody's.
 #[derive(Clone, Debug)]
 pub struct Session {
     claims: Option<Claims>,
     allowed: Result<(), TooMany>,
+    is_over: IsOver,
 }
 
 impl Session {
@@ -81,6 +96,20 @@ impl Session {
     /// The user, however often they ask.
     pub fn claims(&self) -> Option<&Claims> {
         self.claims.as_ref()
+    }
+
+    /// Returns when the session is over, some seconds late at most: its token has expired, or its user has ended it. At
+    /// once when it is nobody's.
+    pub async fn over(self) {
+        let Some(claims) = self.claims else { return };
+        loop {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let left = Duration::from_secs(claims.exp.saturating_sub(now));
+            if left.is_zero() || self.is_over.0(&claims) {
+                return;
+            }
+            tokio::time::sleep(left.min(LOOK_EVERY)).await;
+        }
     }
 }
 
@@ -173,6 +202,20 @@ mod tests {
         assert!(
             sessions.identify(&of(&[(AUTHORIZATION, format!("Bearer {}", token("bob")))])).user().is_ok()
         );
+    }
+
+    #[tokio::test]
+    async fn a_session_ends_with_its_token() {
+        let at =
+            |ttl| format!("Bearer {}", Signer::new("key").sign(&Claims::new(Uuid::nil(), "ann", 0, ttl)));
+        let of_an_hour = sessions().identify(&of(&[(AUTHORIZATION, at(HOUR))]));
+        let of_seconds = sessions().identify(&of(&[(AUTHORIZATION, at(Duration::from_secs(2)))]));
+        let started = Instant::now();
+        tokio::select! {
+            () = of_an_hour.over() => panic!("it goes on"),
+            () = of_seconds.over() => assert!(started.elapsed() < Duration::from_secs(3)),
+        }
+        sessions().identify(&HeaderMap::new()).over().await;
     }
 
     #[test]
