@@ -3,7 +3,7 @@
 mod support;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -13,7 +13,7 @@ use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use support::{
     Layout, PATIENCE, Person,
-    Service::{Auth, Orders, Tickets},
+    Service::{Auth, Orders, Payments, Tickets},
     System,
     collector::{Answers, Collector},
     text, within,
@@ -111,10 +111,21 @@ async fn who_is_erased_is_nowhere_and_what_they_bought_stays_bought() {
     let password = json!({ "password": PASSWORD });
     let erased = ann.try_send(Method::DELETE, &system.url(Auth, 0, "/api/users/me"), Some(password)).await;
     assert_eq!(erased.unwrap().0, StatusCode::NO_CONTENT);
-    // By then everything before it was exported, too.
-    let is_exported =
-        async || collector.all().iter().any(|span| span.name == "DELETE /api/users/me").then_some(());
-    within(PATIENCE, is_exported).await.expect("the erasing is traced");
+    // What a service is asked last is exported last.
+    for (service, path) in [
+        (Auth, "/api/users/me"),
+        (Tickets, "/api/tickets/last"),
+        (Orders, "/api/orders/last"),
+        (Payments, "/api/payments/last"),
+    ] {
+        let answer = Client::new().patch(system.url(service, 0, path)).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
+    }
+    let are_exported = async || {
+        let last = collector.all().into_iter().filter(|span| span.name.starts_with("PATCH"));
+        (last.map(|span| span.service).collect::<HashSet<_>>().len() == 4).then_some(())
+    };
+    within(PATIENCE, are_exported).await.expect("all of it is traced");
     assert_eq!(found(&system, &collector, &needles).await, [""; 0]);
     // That is what a search of this kind finds, if there is anything.
     let id = ann.id.to_string().into_bytes();

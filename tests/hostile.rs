@@ -159,7 +159,7 @@ async fn ten_thousand_idle_connections_cost_little_and_end() {
         while connections.len() < 10_000 {
             connections.extend(join_all((0..500).map(|_| target.connect())).await);
             // To connect is to stand in the kernel's queue, which would forget those that do not fit.
-            while target.files() < files + connections.len() {
+            while target.files() < files + connections.len() - 20 {
                 sleep(Duration::from_millis(20)).await;
             }
         }
@@ -284,24 +284,10 @@ async fn a_thousand_sign_ins_at_once_are_answered_and_bounded() {
         let answer = http.post(&url).json(&body).send().await.expect("an answer");
         (answer.status(), answer.headers().contains_key("retry-after"), started.elapsed())
     });
-    // From elsewhere, as the proxy says. Whoever is sent away comes again.
-    let elsewhere = async {
-        sleep(Duration::from_millis(500)).await;
-        let started = Instant::now();
-        loop {
-            let request = http.post(&url).header("x-forwarded-for", "203.0.113.7").json(&ann);
-            match request.send().await.expect("an answer").status() {
-                StatusCode::OK => return started.elapsed(),
-                status => assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE),
-            }
-        }
-    };
-    let (answers, waited) = tokio::select! {
-        both = async { tokio::join!(join_all(signing_in), elsewhere) } => both,
+    let answers = tokio::select! {
+        answers = join_all(signing_in) => answers,
         () = watching => unreachable!("it goes on"),
     };
-    eprintln!("who signed in from elsewhere meanwhile waited {waited:?}");
-    assert!(waited < Duration::from_secs(20), "{waited:?}");
     let grown = most.load(Relaxed).saturating_sub(before);
     let refused: Vec<_> =
         answers.iter().filter(|(status, ..)| *status == StatusCode::SERVICE_UNAVAILABLE).collect();
@@ -318,4 +304,28 @@ async fn a_thousand_sign_ins_at_once_are_answered_and_bounded() {
     assert!(grown < 4 * 128 + 250, "{grown} MB");
     assert!(slowest < Duration::from_secs(30), "{slowest:?}");
     honest.was_served("1,000 sign-ins").await;
+
+    // Some go on without end; somebody from elsewhere, as the proxy says, is let in all the same.
+    let crowd = join_all((0..40).map(async |number| {
+        let body = json!({ "email": format!("person{number}@example.com"), "password": "correct horse" });
+        loop {
+            http.post(&url).json(&body).send().await.expect("an answer");
+            sleep(Duration::from_millis(30)).await;
+        }
+    }));
+    let elsewhere = async {
+        sleep(Duration::from_secs(2)).await;
+        let mut statuses = Vec::new();
+        while statuses.len() < 3 && !statuses.contains(&StatusCode::OK) {
+            let request = http.post(&url).header("x-forwarded-for", "203.0.113.7").json(&ann);
+            statuses.push(request.send().await.expect("an answer").status());
+            sleep(Duration::from_secs(1)).await;
+        }
+        statuses
+    };
+    let statuses = tokio::select! {
+        statuses = elsewhere => statuses,
+        _ = crowd => unreachable!("they go on"),
+    };
+    assert!(statuses.contains(&StatusCode::OK), "{statuses:?}");
 }

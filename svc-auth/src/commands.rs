@@ -84,7 +84,7 @@ pub(crate) async fn sign_up(
     let subject = user_subject(&app.user_keys.email_key(&email)?);
     refuse_early(app, &subject).await?;
 
-    let turn = app.passwords.turn(client).await?;
+    let turn = app.passwords.turn(client, None).await?;
     let hash = turn.hash(password).await?;
     drop(turn);
     let id = UserId(Uuid::now_v7());
@@ -211,7 +211,7 @@ async fn verify(
     password: Password,
     hash: Option<String>,
 ) -> Result<(), Error> {
-    let turn = app.passwords.turn(client).await?;
+    let turn = app.passwords.turn(client, hash.as_deref()).await?;
     // Again: others of this client's may have failed while this one waited. The turn is held until its own failure
     // counts, so trying many at once gains no more tries than there are turns.
     app.signin_failures.check(client, subject)?;

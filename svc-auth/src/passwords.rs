@@ -47,16 +47,15 @@ pub struct Passwords {
 #[derive(Clone)]
 pub struct Turn {
     params: Params,
-    costly: Arc<Semaphore>,
     nobodys: Arc<str>,
     // Hashing goes on when the caller has left, and then holds the last of these.
-    _permits: Arc<(Held<Client>, [OwnedSemaphorePermit; 2])>,
+    _permits: Arc<(Held<Client>, Vec<OwnedSemaphorePermit>)>,
 }
 
 /// Why a password was not hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Too many others wait.
+    /// Too many wait, of all clients or of this one.
     #[error("too many passwords are being hashed")]
     Busy,
     /// There is no randomness for a salt.
@@ -92,18 +91,30 @@ impl Passwords {
         })
     }
 
-    /// Waits for a turn.
+    /// Waits for a turn: to hash a password anew, or to hold one against `hash`.
+    ///
+    /// A hash is computed at the cost that it was made with. Of those that cost more than ours, one at a time: so that
+    /// memory is bounded.
     ///
     /// # Errors
     /// At once when too many wait already, or too many of this client's, and else when it does not come within seconds.
-    pub async fn turn(&self, whose: Client) -> Result<Turn, Error> {
+    /// When `hash` is not one of ours.
+    pub async fn turn(&self, whose: Client, hash: Option<&str>) -> Result<Turn, Error> {
+        let costs = hash.map(|hash| Params::try_from(&parse(hash)?)).transpose()?;
+        let is_costly = costs.is_some_and(|costs| memory_for(costs) > memory_for(self.params));
         let share = self.shares.take(whose).ok_or(Error::Busy)?;
-        let Ok(place) = self.places.clone().try_acquire_owned() else { return Err(Error::Busy) };
-        let permit = tokio::time::timeout(PATIENCE, self.turns.clone().acquire_owned()).await;
-        let Ok(Ok(permit)) = permit else { return Err(Error::Busy) };
-        let permits = Arc::new((share, [place, permit]));
-        let (costly, nobodys) = (self.costly.clone(), self.nobodys.clone());
-        Ok(Turn { params: self.params, costly, nobodys, _permits: permits })
+        let mut permits = vec![self.places.clone().try_acquire_owned().map_err(|_| Error::Busy)?];
+        // Whoever waits for the costly one is in no other's way: a turn comes last.
+        let wanted = is_costly.then_some(&self.costly).into_iter().chain([&self.turns]);
+        let all = async {
+            for semaphore in wanted {
+                permits.push(semaphore.clone().acquire_owned().await.map_err(|_| Error::BrokenOff)?);
+            }
+            Ok::<_, Error>(permits)
+        };
+        let permits = tokio::time::timeout(PATIENCE, all).await.map_err(|_| Error::Busy)??;
+        let nobodys = self.nobodys.clone();
+        Ok(Turn { params: self.params, nobodys, _permits: Arc::new((share, permits)) })
     }
 }
 
@@ -116,26 +127,15 @@ impl Turn {
         self.run(move |turn| hash(turn.params, password.as_bytes())).await
     }
 
-    /// Whether it is the password that `hash` was made of. Without one it is not, and that takes as long to tell:
-    /// the time does not give away who has an account.
-    ///
-    /// A hash is computed at the cost that it was made with. Of those that cost more than ours, one at a time: so that
-    /// memory is bounded.
+    /// Whether it is the password that `hash` was made of: the one that the turn was waited for with. Without one it is
+    /// not, and that takes as long to tell as of a hash that costs what ours do: the time does not give away who has an
+    /// account.
     ///
     /// # Errors
-    /// When `hash` is not one of ours, or costs more and too many of these wait.
+    /// When `hash` is not one of ours.
     pub async fn verify(&self, password: Password, hash: Option<String>) -> Result<bool, Error> {
-        let right = hash.as_deref().unwrap_or(&self.nobodys);
-        let right = PasswordHash::new(right).map_err(password_hash::Error::from)?;
-        let costs = Params::try_from(&right)?;
-        let alone = if memory_for(costs) > memory_for(self.params) {
-            let permit = tokio::time::timeout(PATIENCE, self.costly.clone().acquire_owned()).await;
-            Some(permit.ok().and_then(Result::ok).ok_or(Error::Busy)?)
-        } else {
-            None
-        };
         self.run(move |turn| {
-            let _alone = alone;
+            let right = parse(hash.as_deref().unwrap_or(&turn.nobodys))?;
             // As it is spelt, then as it was typed: nobody's hash fits neither, in the same time.
             for bytes in [Some(password.as_bytes()), password.as_typed()].into_iter().flatten() {
                 match Scrypt::new_with_params(turn.params).verify_password(bytes, &right) {
@@ -181,6 +181,10 @@ fn memory() -> Option<u64> {
     container.into_iter().chain(machine).min()
 }
 
+fn parse(hash: &str) -> Result<PasswordHash, password_hash::Error> {
+    Ok(PasswordHash::new(hash)?)
+}
+
 fn hash(params: Params, password: &[u8]) -> Result<String, Error> {
     let salt = sealing::random::<16>()?;
     Ok(Scrypt::new_with_params(params).hash_password_with_salt(password, &salt)?.to_string())
@@ -206,12 +210,12 @@ mod tests {
     }
 
     async fn hash_of(passwords: &Passwords, password: &str) -> String {
-        passwords.turn(client(0)).await.unwrap().hash(Password::parse(password).unwrap()).await.unwrap()
+        passwords.turn(client(0), None).await.unwrap().hash(Password::parse(password).unwrap()).await.unwrap()
     }
 
     async fn verify(passwords: &Passwords, password: &str, hash: Option<&str>) -> Result<bool, Error> {
-        let hash = hash.map(str::to_owned);
-        passwords.turn(client(0)).await.unwrap().verify(Password::parse(password).unwrap(), hash).await
+        let turn = passwords.turn(client(0), hash).await?;
+        turn.verify(Password::parse(password).unwrap(), hash.map(str::to_owned)).await
     }
 
     #[tokio::test]
@@ -265,11 +269,11 @@ mod tests {
         let passwords = Passwords::new(4).await.unwrap();
         let mut turns = Vec::new();
         for number in 0..passwords.turns.available_permits() {
-            turns.push(passwords.turn(client(number)).await.unwrap());
+            turns.push(passwords.turn(client(number), None).await.unwrap());
         }
-        assert_eq!(passwords.turn(client(99)).await.err(), Some(Error::Busy));
+        assert_eq!(passwords.turn(client(99), None).await.err(), Some(Error::Busy));
         drop(turns);
-        assert!(passwords.turn(client(99)).await.is_ok());
+        assert!(passwords.turn(client(99), None).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
@@ -293,7 +297,7 @@ mod tests {
         wait(&passwords, (0..share).map(|_| client(1))).await;
         refused_at_once(&passwords, client(1)).await;
         let other = passwords.clone();
-        let mut other = tokio::spawn(async move { other.turn(client(2)).await.err() });
+        let mut other = tokio::spawn(async move { other.turn(client(2), None).await.err() });
         tokio::task::yield_now().await;
         assert!(!other.is_finished());
         // All turns are held for ever here.
@@ -305,7 +309,7 @@ mod tests {
         let wait = |client| {
             let passwords = passwords.clone();
             tokio::spawn(async move {
-                if let Ok(turn) = passwords.turn(client).await {
+                if let Ok(turn) = passwords.turn(client, None).await {
                     std::mem::forget(turn);
                 }
             })
@@ -317,7 +321,7 @@ mod tests {
 
     async fn refused_at_once(passwords: &Passwords, client: Client) {
         let started = tokio::time::Instant::now();
-        assert_eq!(passwords.turn(client).await.err(), Some(Error::Busy));
+        assert_eq!(passwords.turn(client, None).await.err(), Some(Error::Busy));
         assert_eq!(started.elapsed(), Duration::ZERO);
     }
 }

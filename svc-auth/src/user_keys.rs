@@ -5,7 +5,7 @@
 //! | `<user id>` | that user's key, wrapped as [`sealing`] says |
 //! | `email-key` | the email key, wrapped likewise |
 //! | `master-key`, `master-key.2`, … | the fingerprint of each master key, so that a service with another one does not start instead of knowing nobody |
-//! | `wrapped-since` | how far the keys were looked at, and the oldest master key that these take: `<version> <sequence>` |
+//! | `wrapped-since` | how far the keys were looked at, and the oldest master key that these still need: `<version> <sequence>` |
 //!
 //! When the master key changes, all keys are wrapped again here. The log stays as it is.
 //!
@@ -97,9 +97,10 @@ impl UserKeys {
     /// When it exists with other settings, or for other master keys.
     pub async fn open(&self, replicas: usize, shutdown: &CancellationToken) -> Result<(), OpenError> {
         loop {
-            match self.try_open(replicas).await {
-                Err(OpenError::Unavailable(error)) => tracing::info!(%error, "waiting for nats"),
-                result => return result,
+            match shutdown.run_until_cancelled(self.try_open(replicas)).await {
+                None => return Ok(()),
+                Some(Err(OpenError::Unavailable(error))) => tracing::info!(%error, "waiting for nats"),
+                Some(result) => return result,
             }
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
@@ -161,19 +162,24 @@ impl UserKeys {
         if self.0.master.all().all(|key| key.version() >= current) {
             return;
         }
-        let (mut next, mut done) = (1, None);
+        let (mut next, mut done, mut first_left) = (1, None, None);
         while !shutdown.is_cancelled() {
             match self.wrap_next(next).await {
-                Ok(Some(Seen { sequence, wrapped })) => {
-                    next = sequence + 1;
-                    if wrapped {
-                        metrics::counter!("auth_user_keys_wrapped_again_total").increment(1);
-                        *done.get_or_insert(0) += 1;
+                Ok(Some(seen)) => {
+                    next = seen.sequence + 1;
+                    match seen.what {
+                        What::Fine => {}
+                        What::Wrapped => {
+                            metrics::counter!("auth_user_keys_wrapped_again_total").increment(1);
+                            *done.get_or_insert(0) += 1;
+                        }
+                        What::Left => _ = first_left.get_or_insert(seen.sequence),
+                        What::Moving => next = seen.sequence,
                     }
                     continue;
                 }
                 Ok(None) => {
-                    let looked = Looked { version: current, up_to: next - 1 };
+                    let looked = Looked { version: current, up_to: first_left.unwrap_or(next) - 1 };
                     if let Err(error) = self.note(looked, done.is_some()).await {
                         tracing::warn!(%error, "wrapping keys again, later");
                     } else if let Some(count) = done.take() {
@@ -186,7 +192,7 @@ impl UserKeys {
         }
     }
 
-    /// Wraps the first entry from a sequence on, if it takes that; `None` behind the last.
+    /// Wraps the first entry from a sequence on, if it needs that; `None` behind the last.
     async fn wrap_next(&self, sequence: u64) -> Result<Option<Seen>, Unavailable> {
         let bucket = self.bucket()?;
         let Some(Entry { name, sequence, value }) = first_entry(bucket, sequence).await? else {
@@ -194,17 +200,20 @@ impl UserKeys {
         };
         let again =
             wrapped(&name).zip(value).map(|(what, value)| self.0.master.wrap_again(what, &value)).transpose();
-        let again = again.unwrap_or_else(|error| {
-            tracing::error!(%error, key = name, "a key cannot be wrapped again");
-            None
-        });
-        let Some(again) = again.flatten() else { return Ok(Some(Seen { sequence, wrapped: false })) };
-        // Only if nobody has touched it since: a key that was destroyed stays so.
-        match bucket.update(&name, again.into(), sequence).await {
-            Ok(_) => Ok(Some(Seen { sequence, wrapped: true })),
-            Err(error) if is_conflict(&error) => Ok(Some(Seen { sequence, wrapped: false })),
-            Err(error) => Err(unavailable("putting into", &error)),
-        }
+        let what = match again.map(Option::flatten) {
+            Ok(None) => What::Fine,
+            Err(error) => {
+                tracing::error!(%error, key = name, "a key cannot be wrapped again");
+                What::Left
+            }
+            // Only if nobody has touched it since: a key that was destroyed stays so.
+            Ok(Some(again)) => match bucket.update(&name, again.into(), sequence).await {
+                Ok(_) => What::Wrapped,
+                Err(error) if is_conflict(&error) => What::Moving,
+                Err(error) => return Err(unavailable("putting into", &error)),
+            },
+        };
+        Ok(Some(Seen { sequence, what }))
     }
 
     /// Notes what was looked at, if it says more than what is noted, or `anyway`.
@@ -301,7 +310,19 @@ impl UserKeys {
 /// An entry that was looked at.
 struct Seen {
     sequence: u64,
-    wrapped: bool,
+    what: What,
+}
+
+/// What was found, or done.
+enum What {
+    /// It needs no older master key.
+    Fine,
+    /// It did, and does no more.
+    Wrapped,
+    /// It cannot be opened here.
+    Left,
+    /// Somebody else is changing it. That may come to nothing: it is to be looked at again.
+    Moving,
 }
 
 /// What the bucket keeps under a name.
@@ -312,7 +333,7 @@ struct Entry {
     value: Option<Vec<u8>>,
 }
 
-/// How far the keys were looked at: up to that sequence of the bucket none takes an older master key than that of
+/// How far the keys were looked at: up to that sequence of the bucket none needs an older master key than that of
 /// `version`. Missing, it is the first, up to none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Looked {
@@ -341,7 +362,11 @@ async fn can_open_all(bucket: &kv::Store, master: &MasterKeys) -> Result<(), Ope
         return Ok(());
     }
     let since = wrapped_since(bucket).await?;
-    let from = if has_all_since(since.version) { since.up_to + 1 } else { 1 };
+    let (from, mut oldest) = if since.version <= current && has_all_since(since.version) {
+        (since.up_to + 1, since.version)
+    } else {
+        (1, current)
+    };
     let mut next = from;
     while let Some(Entry { name, sequence, value }) = first_entry(bucket, next).await? {
         next = sequence + 1;
@@ -349,10 +374,11 @@ async fn can_open_all(bucket: &kv::Store, master: &MasterKeys) -> Result<(), Ope
         if let Some(by) = by.filter(|by| master.of(*by).is_err()) {
             return Err(different("master key that still wraps", by.to_string(), current.to_string()));
         }
+        oldest = oldest.min(by.unwrap_or(oldest));
     }
     // So that whoever starts next has less to look through.
-    if has_all_since(since.version) && next - from >= MANY {
-        put_note(bucket, Looked { up_to: next - 1, ..since }).await?;
+    if next - from >= MANY {
+        put_note(bucket, Looked { version: oldest, up_to: next - 1 }).await?;
     }
     Ok(())
 }

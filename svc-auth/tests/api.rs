@@ -345,10 +345,12 @@ async fn guessing_many_at_once_gains_nothing() {
         async move { auth.sign_in("ann@example.com", &format!("horse {number}")).await.status() }
     });
     let answers = join_all(guesses).await;
-    let told = answers.iter().filter(|status| **status == StatusCode::BAD_REQUEST).count();
-    let refused = answers.iter().filter(|status| **status == StatusCode::TOO_MANY_REQUESTS).count();
-    // At most four passwords are hashed at once.
-    assert!((3..=6).contains(&told) && told + refused == 40, "{told} told, {refused} refused");
+    let of = |status| answers.iter().filter(|answer| **answer == status).count();
+    let (told, refused) = (of(StatusCode::BAD_REQUEST), of(StatusCode::TOO_MANY_REQUESTS));
+    // At most four passwords are hashed at once, and one client may not wait for many.
+    let sent_away = of(StatusCode::SERVICE_UNAVAILABLE);
+    let all = told + refused + sent_away;
+    assert!((3..=6).contains(&told) && all == 40, "{told} told, {refused} refused, {sent_away} sent away");
     auth.stop().await;
 }
 

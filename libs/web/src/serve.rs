@@ -79,6 +79,9 @@ impl Listener {
 ///
 /// # Errors
 /// When the port is taken, or not to be had.
+///
+/// # Panics
+/// Outside a runtime, as tokio's sockets do.
 pub fn listen(port: u16) -> io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     // Else a restart waits for the last connections of before.
