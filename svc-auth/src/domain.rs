@@ -123,10 +123,11 @@ impl Email {
     /// Takes what a browser takes in a field for addresses (HTML, "valid e-mail address") where it is also a dot-atom
     /// of RFC 5322 at a name with a top-level domain. That mail does arrive, no check of letters can tell.
     pub fn parse(text: &str) -> Option<Self> {
-        let text = text.trim();
-        let (local, domain) = text.split_once('@')?;
+        let address = text.trim();
+        let (local, domain) = address.split_once('@')?;
+        // White space counts, too: the documents say how long a text may be, whatever is in it.
         let right = text.len() <= Self::MAX_LENGTH && is_dot_atom(local) && is_host(domain);
-        right.then(|| Self(text.to_ascii_lowercase()))
+        right.then(|| Self(address.to_ascii_lowercase()))
     }
 
     /// The address.
@@ -183,22 +184,23 @@ pub enum BadPassword {
 }
 
 impl Password {
-    /// A password to sign up with: 8 to 128 characters, and any characters, as NIST SP 800-63B has it. Of which kinds they
-    /// are does not matter; that nobody guesses it does.
+    /// A password to sign up with: 8 to 128 characters, as typed and as spelt, and any characters, as NIST SP 800-63B has
+    /// it. Of which kinds they are does not matter; that nobody guesses it does.
     ///
     /// # Errors
     /// With the rule that it breaks. `email` is its owner's, if that is known.
     pub fn parse_new(text: &str, email: Option<&Email>) -> Result<Self, BadPassword> {
-        let Self { spelt: text, .. } = Self::spelt(text);
-        if !(8..=128).contains(&text.chars().count()) {
+        let Self { spelt, .. } = Self::spelt(text);
+        // A sign may be several when it is spelt, and several typed ones a letter.
+        if [text, &spelt].iter().any(|form| !(8..=128).contains(&form.chars().count())) {
             return Err(BadPassword::Length);
         }
-        let lower = text.to_lowercase();
+        let lower = spelt.to_lowercase();
         let first = lower.chars().next();
         let is_guessed = COMMON_PASSWORDS.lines().any(|common| common == lower)
             || lower.chars().all(|letter| Some(letter) == first)
             || email.is_some_and(|Email(email)| *email == lower);
-        if is_guessed { Err(BadPassword::Common) } else { Ok(Self { spelt: text, typed: None }) }
+        if is_guessed { Err(BadPassword::Common) } else { Ok(Self { spelt, typed: None }) }
     }
 
     /// A password to sign in with: anything that is not empty, since rules for new ones may change.
@@ -424,6 +426,9 @@ mod tests {
             ("äöüßáéí".to_owned(), Some(BadPassword::Length)),
             ("äöüßáéíó".to_owned(), None),
             ("🎫🎟".repeat(64), None),
+            // Four letters that are typed as eight characters, and four signs that are spelt as eight.
+            ("a\u{308}".repeat(4), Some(BadPassword::Length)),
+            ("\u{af}".repeat(4), Some(BadPassword::Length)),
             ("xy".repeat(64) + "z", Some(BadPassword::Length)),
             (" ".repeat(4) + "    \t\n", None),
         ] {

@@ -77,16 +77,16 @@ pub enum Rejection {
 impl Title {
     const MAX_CHARACTERS: usize = 200;
 
-    /// Reads a title; white space around it is dropped.
+    /// Reads a title; white space around it counts, and is dropped.
     pub fn parse(text: &str) -> Result<Self, NoTitle> {
-        let text = text.trim();
-        if text.is_empty() {
+        let title = text.trim();
+        if title.is_empty() {
             return Err(NoTitle::Empty);
         }
         if text.chars().count() > Self::MAX_CHARACTERS {
             return Err(NoTitle::TooLong);
         }
-        Ok(Self(text.into()))
+        Ok(Self(title.into()))
     }
 }
 
@@ -354,7 +354,8 @@ mod tests {
     #[test]
     fn a_title_is_counted_in_characters_without_the_space_around_it() {
         assert_eq!(Title::parse("  x ").unwrap().as_ref(), "x");
-        assert!(Title::parse(&format!(" {} ", "é".repeat(200))).is_ok());
+        assert!(Title::parse(&format!(" {} ", "é".repeat(198))).is_ok());
+        assert_eq!(Title::parse(&format!(" {} ", "é".repeat(199))), Err(NoTitle::TooLong));
         assert_eq!(Title::parse(&"é".repeat(201)), Err(NoTitle::TooLong));
         assert_eq!(Title::parse(" \t\n"), Err(NoTitle::Empty));
     }
