@@ -166,7 +166,9 @@ pub(crate) fn account(
             "who signs up with {text:?} could not sign in"
         );
         let characters: Vec<_> = std::str::from_utf8(password.as_bytes())?.chars().collect();
-        ensure!((8..=128).contains(&characters.len()), "{} characters are a new password", characters.len());
+        for count in [characters.len(), text.chars().count()] {
+            ensure!((8..=128).contains(&count), "{count} characters are a new password");
+        }
         ensure!(characters.iter().any(|letter| letter != &characters[0]), "one letter is a new password");
         ensure!(format!("{password:?}") == "Password", "a password shows itself");
     }

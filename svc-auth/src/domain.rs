@@ -123,11 +123,10 @@ impl Email {
     /// Takes what a browser takes in a field for addresses (HTML, "valid e-mail address") where it is also a dot-atom
     /// of RFC 5322 at a name with a top-level domain. That mail does arrive, no check of letters can tell.
     pub fn parse(text: &str) -> Option<Self> {
-        let address = text.trim();
-        let (local, domain) = address.split_once('@')?;
-        // White space counts, too: the documents say how long a text may be, whatever is in it.
+        let text = text.trim();
+        let (local, domain) = text.split_once('@')?;
         let right = text.len() <= Self::MAX_LENGTH && is_dot_atom(local) && is_host(domain);
-        right.then(|| Self(address.to_ascii_lowercase()))
+        right.then(|| Self(text.to_ascii_lowercase()))
     }
 
     /// The address.
