@@ -316,7 +316,7 @@ async fn a_thousand_sign_ins_at_once_are_answered_and_bounded() {
     let elsewhere = async {
         sleep(Duration::from_secs(2)).await;
         let mut statuses = Vec::new();
-        while statuses.len() < 3 && !statuses.contains(&StatusCode::OK) {
+        for _ in 0..3 {
             let request = http.post(&url).header("x-forwarded-for", "203.0.113.7").json(&ann);
             statuses.push(request.send().await.expect("an answer").status());
             sleep(Duration::from_secs(1)).await;
@@ -327,5 +327,8 @@ async fn a_thousand_sign_ins_at_once_are_answered_and_bounded() {
         statuses = elsewhere => statuses,
         _ = crowd => unreachable!("they go on"),
     };
-    assert!(statuses.contains(&StatusCode::OK), "{statuses:?}");
+    eprintln!("who came from elsewhere meanwhile was told {statuses:?}");
+    // By luck once, also where nobody keeps a place for others.
+    let let_in = statuses.iter().filter(|status| **status == StatusCode::OK).count();
+    assert!(let_in >= 2, "{statuses:?}");
 }

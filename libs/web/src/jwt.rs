@@ -79,6 +79,11 @@ impl Claims {
     pub fn signed_in_at(&self) -> u64 {
         self.auth_time.unwrap_or(self.iat)
     }
+
+    /// How long the token is still good; zero when it has expired.
+    pub(crate) fn left(&self) -> Duration {
+        Duration::from_secs(self.exp.saturating_sub(now()))
+    }
 }
 
 /// Seconds since 1970.

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     fmt,
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
@@ -103,8 +103,7 @@ impl Session {
     pub async fn over(self) {
         let Some(claims) = self.claims else { return };
         loop {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            let left = Duration::from_secs(claims.exp.saturating_sub(now));
+            let left = claims.left();
             if left.is_zero() || self.is_over.0(&claims) {
                 return;
             }
