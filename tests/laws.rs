@@ -1,5 +1,6 @@
 //! The laws of the house, read off its source: who may depend on whom, what a domain may name, which rooms a service
-//! has, and that what the README says can be asked for, set and measured is what the code serves, reads and counts.
+//! has, and that what `docs/reference.md` says can be asked for, set and measured is what the code serves, reads and
+//! counts; and that whatever the pages for people name or lead to is there.
 //!
 //! A law judges code: comments and `#[cfg(test)]` parts are left out. Each has a test that it catches its breach.
 
@@ -49,23 +50,29 @@ fn on_a_page_everything_is_text() {
 }
 
 #[test]
-fn every_variable_is_in_the_readme_and_read_somewhere() {
+fn every_variable_is_in_the_reference_and_read_somewhere() {
     let read: BTreeSet<String> = program().iter().flat_map(|file| variables(&file.code)).collect();
-    hold(difference("variable", &read, &table(&readme(), "Configuration")));
+    hold(difference("variable", &read, &table(&reference(), "Configuration")));
 }
 
 #[test]
-fn every_metric_is_in_the_readme_and_measured_somewhere() {
+fn every_metric_is_in_the_reference_and_measured_somewhere() {
     let (names, nameless): (Vec<_>, Vec<_>) = program().iter().flat_map(metrics).partition(Result::is_ok);
     hold(nameless.into_iter().filter_map(Result::err));
     let measured = names.into_iter().flatten().collect();
-    hold(difference("metric", &measured, &table(&readme(), "Metrics")));
+    hold(difference("metric", &measured, &table(&reference(), "Metrics")));
 }
 
 #[test]
-fn every_route_is_in_the_readme_and_served_somewhere() {
-    let told = table(&readme(), "Routes").iter().map(|route| unnamed(route)).collect();
+fn every_route_is_in_the_reference_and_served_somewhere() {
+    let told = table(&reference(), "Routes").iter().map(|route| unnamed(route)).collect();
     hold(difference("route", &served(), &told));
+}
+
+#[test]
+fn what_the_pages_lead_to_is_there() {
+    let read = |path: &String| fs::read_to_string(root().join(path)).expect("a page is there");
+    hold(pages().iter().flat_map(|path| dead_ends(path, &read(path))));
 }
 
 #[test]
@@ -484,12 +491,13 @@ fn metrics(file: &File) -> Vec<Result<String, String>> {
 }
 
 /// What stands in backticks in the first column of the table under `heading`; of a metric without its labels.
-fn table(readme: &str, heading: &str) -> BTreeSet<String> {
+fn table(page: &str, heading: &str) -> BTreeSet<String> {
     let level = |line: &str| line.bytes().take_while(|byte| *byte == b'#').count();
-    let mut lines = readme.lines().skip_while(|line| {
+    let mut lines = page.lines().skip_while(|line| {
         level(line) == 0 || !line.trim_start_matches('#').trim().eq_ignore_ascii_case(heading)
     });
-    let above = level(lines.next().unwrap_or_else(|| panic!("README.md has no heading \"{heading}\"")));
+    let above =
+        level(lines.next().unwrap_or_else(|| panic!("docs/reference.md has no heading \"{heading}\"")));
     let section = lines.take_while(|line| level(line) == 0 || level(line) > above);
     let cells = section.filter_map(|line| line.trim_start().strip_prefix('|')?.split('|').next());
     let names = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
@@ -499,10 +507,10 @@ fn table(readme: &str, heading: &str) -> BTreeSet<String> {
 fn difference(what: &str, found: &BTreeSet<String>, told: &BTreeSet<String>) -> Vec<String> {
     let untold = found
         .difference(told)
-        .map(|name| format!("README.md: {what} `{name}` is in the code, not in its table"));
+        .map(|name| format!("docs/reference.md: {what} `{name}` is in the code, not in its table"));
     let unfound = told
         .difference(found)
-        .map(|name| format!("README.md: {what} `{name}` is in its table, not in the code"));
+        .map(|name| format!("docs/reference.md: {what} `{name}` is in its table, not in the code"));
     untold.chain(unfound).collect()
 }
 
@@ -544,14 +552,87 @@ fn metrics_are_found_and_must_be_named() {
 }
 
 #[test]
-fn a_difference_to_the_readme_is_caught() {
-    let readme = "# x\n`NOT`\n## Configuration\n| variable | `default` |\n|---|---|\n| `A`, `B` | `C` |\n### more\n\
+fn a_difference_to_the_reference_is_caught() {
+    let page = "# x\n`NOT`\n## Configuration\n| variable | `default` |\n|---|---|\n| `A`, `B` | `C` |\n### more\n\
                   | `D{label}` | |\n## Metrics\n| `E` | |\n";
     let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-    assert_eq!(table(readme, "configuration"), set(&["A", "B", "D"]));
-    assert_eq!(table(readme, "Metrics"), set(&["E"]));
+    assert_eq!(table(page, "configuration"), set(&["A", "B", "D"]));
+    assert_eq!(table(page, "Metrics"), set(&["E"]));
     assert_eq!(difference("variable", &set(&["A", "B"]), &set(&["B", "C"])).len(), 2);
     assert_eq!(difference("variable", &set(&["A"]), &set(&["A"])), [""; 0]);
+}
+
+// --- Pages for people ---------------------------------------------------------------------------------------------
+
+/// What the page at `path` (from the root) leads to or names and is not there: links within the project, their headings,
+/// and Rust files between backticks.
+fn dead_ends(path: &str, text: &str) -> Vec<String> {
+    let folder = Path::new(path).parent().expect("a page is in a folder");
+    let outside_code = || text.split("```").step_by(2);
+    let links =
+        outside_code().flat_map(|part| part.split("](").skip(1)).filter_map(|rest| rest.split(')').next());
+    let links = links.filter(|link| !link.contains("://")).filter_map(|link| {
+        let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+        let target = if file.is_empty() { root().join(path) } else { root().join(folder).join(file) };
+        let there = match heading {
+            "" => target.exists(),
+            _ if file.is_empty() => anchors(text).contains(heading),
+            _ => fs::read_to_string(&target).is_ok_and(|page| anchors(&page).contains(heading)),
+        };
+        (!there).then(|| format!("{path}: a link to {link}, which is not there"))
+    });
+    let names = outside_code().flat_map(|part| part.split('`').skip(1).step_by(2));
+    let files =
+        names.filter(|name| name.ends_with(".rs") && name.contains('/') && !name.contains(['*', '<', ' ']));
+    let files = files.filter(|name| !root().join(name).exists() && !root().join(folder).join(name).exists());
+    links.chain(files.map(|name| format!("{path}: {name} is named, and not there"))).collect()
+}
+
+/// The headings of a page as links name them.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let headings = page.lines().filter(|line| line.starts_with('#'));
+    let kept = |letter: &char| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_');
+    headings
+        .map(|line| line.trim_start_matches('#').trim().to_lowercase())
+        .map(|heading| {
+            heading.chars().filter(kept).map(|letter| if letter == ' ' { '-' } else { letter }).collect()
+        })
+        .collect()
+}
+
+/// Every page in Markdown, from the root: those in its own folders, one and two levels down.
+fn pages() -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![(PathBuf::new(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        for entry in fs::read_dir(root().join(&folder)).expect("the folder is there").flatten() {
+            let name = entry.file_name().into_string().expect("UTF-8");
+            let path = folder.join(&name);
+            if entry.path().is_dir() {
+                if depth < 2 && !name.starts_with('.') && name != "target" {
+                    folders.push((path, depth + 1));
+                }
+            } else if name.ends_with(".md") {
+                found.push(path.to_str().expect("UTF-8").replace('\\', "/"));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_dead_end_is_caught() {
+    let dead = |text: &str| dead_ends("docs/x.md", text).len();
+    assert_eq!(
+        dead("[a](../README.md) [b](../README.md#one-purchase) [c](reference.md) [d](https://x.example)"),
+        0
+    );
+    assert_eq!(
+        dead("`tests/laws.rs` `svc-*/src/lib.rs` `domain.rs`\n```\n[e](gone.md) `tests/gone.rs`\n```\n"),
+        0
+    );
+    assert_eq!(dead("[a](README.md) [b](../README.md#two-purchases) `tests/gone.rs`"), 3);
+    assert!(anchors("## Who may do what, at NATS?\n").contains("who-may-do-what-at-nats"));
 }
 
 // --- What is served -----------------------------------------------------------------------------------------------
@@ -636,8 +717,8 @@ fn routes_are_found_and_must_have_a_method() {
     assert_eq!(system_routes(&web), ["GET /healthz"]);
     assert_eq!(unnamed("GET /api/things/:thingId/x"), "GET /api/things/:/x");
 
-    let readme = "## Routes\n| `GET /api/:id` | |\n| `PUT /gone` | `GET /no` |\n";
-    let told = table(readme, "Routes").iter().map(|route| unnamed(route)).collect();
+    let page = "## Routes\n| `GET /api/:id` | |\n| `PUT /gone` | `GET /no` |\n";
+    let told = table(page, "Routes").iter().map(|route| unnamed(route)).collect();
     let served = ["GET /api/:", "POST /new"].map(str::to_owned).into();
     assert_eq!(difference("route", &served, &told).len(), 2);
 }
@@ -774,8 +855,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn readme() -> String {
-    fs::read_to_string(root().join("README.md")).expect("README.md is there")
+fn reference() -> String {
+    fs::read_to_string(root().join("docs/reference.md")).expect("docs/reference.md is there")
 }
 
 /// The directories of the services.

@@ -92,8 +92,8 @@ fn every_port_leads_to_somebody_who_listens() {
 }
 
 #[test]
-fn every_path_of_the_api_goes_where_the_readme_says() {
-    let told = paths_in(&read("README.md"));
+fn every_path_of_the_api_goes_where_the_reference_says() {
+    let told = paths_in(&read("docs/reference.md"));
     assert!(told.len() >= 4, "{told:?}");
     for overlay in OVERLAYS {
         for ingress in rendered(overlay).iter().filter(|document| document["kind"] == "Ingress") {
@@ -835,9 +835,9 @@ fn what_leads_nowhere_is_caught() {
 
 // --- Paths --------------------------------------------------------------------------------------------------------
 
-/// Of the README's table of services: path and service.
-fn paths_in(readme: &str) -> BTreeMap<String, String> {
-    let rows = readme.lines().filter_map(|line| line.strip_prefix("| svc-"));
+/// Of the reference's table of services: path and service.
+fn paths_in(reference: &str) -> BTreeMap<String, String> {
+    let rows = reference.lines().filter_map(|line| line.strip_prefix("| svc-"));
     let rows = rows.filter_map(|row| {
         let mut cells = row.split('|').map(str::trim);
         let (service, path) = (cells.next()?, cells.next()?.strip_prefix('`')?.strip_suffix('`')?);

@@ -399,7 +399,7 @@ async fn a_log_for_machines_names_the_trace_and_no_secret() {
 
 /// The table of metrics, held against what a running system tells; `tests/laws.rs` holds it against the source.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_metric_that_is_exported_is_in_the_readme() {
+async fn every_metric_that_is_exported_is_in_the_reference() {
     let system = System::start(Layout::default()).await;
     let (seller, buyer) = (system.person(), system.person());
     let ticket = system.list_ticket(&seller, 19.99).await;
@@ -407,8 +407,10 @@ async fn every_metric_that_is_exported_is_in_the_readme() {
     system.try_pay(&buyer, &order, "pm_card_visa").await;
     system.until_ticket(&ticket, "sold").await;
 
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let rows = readme.split("## Metrics").nth(1).unwrap().lines().filter_map(|line| line.strip_prefix("| `"));
+    let reference =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference.md")).unwrap();
+    let rows =
+        reference.split("## Metrics").nth(1).unwrap().lines().filter_map(|line| line.strip_prefix("| `"));
     let told: HashSet<&str> = rows.filter_map(|row| row.split(['`', '{']).next()).collect();
     // Each order counts once, where it is now.
     let counted = || async {
@@ -427,7 +429,7 @@ async fn every_metric_that_is_exported_is_in_the_readme() {
         exported.extend(types.filter_map(|line| line.split(' ').next().map(str::to_owned)));
     }
     let untold: Vec<_> = exported.iter().filter(|name| !told.contains(name.as_str())).collect();
-    assert!(untold.is_empty(), "the readme lacks {untold:?}");
+    assert!(untold.is_empty(), "the reference lacks {untold:?}");
     // What a purchase moves; the rest tells of trouble.
     for name in ["eventstore_appends_total", "orders", "payments_total", "stripe_request_seconds"] {
         assert!(exported.contains(name), "{name} is not among {exported:?}");
