@@ -33,7 +33,7 @@ const STREAMS: [&str; 6] = ["USERS", "TICKETS", "ORDERS", "PAYMENTS", "EXPIRATIO
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_system_at_work_is_sound_in_the_eyes_of_who_may_only_look() {
-    let layout = Layout { nats_users: true, window_seconds: 6, orders_replicas: 2, ..Layout::default() };
+    let layout = Layout { nats_users: true, window_seconds: 12, orders_replicas: 2, ..Layout::default() };
     let system = System::start(layout).await;
     let scenes = Scenes::play(&system).await;
     let key = TempDir::new().unwrap();

@@ -36,7 +36,15 @@ async fn a_thousand_payments_under_faults_are_a_thousand_charges() {
 
     let started = Instant::now();
     let answers: Vec<_> = stream::iter(purchases.iter().enumerate())
-        .map(|(number, purchase)| system.try_pay_at(&purchase.buyer, &purchase.order, VISA, number % 2))
+        .map(|(number, purchase)| async move {
+            loop {
+                let answer = system.try_pay_at(&purchase.buyer, &purchase.order, VISA, number % 2).await;
+                // That promises nothing, and says so: its rows are late, as five hundred ask at once.
+                if answer.0 != StatusCode::SERVICE_UNAVAILABLE || started.elapsed() > PATIENCE {
+                    return answer;
+                }
+            }
+        })
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;

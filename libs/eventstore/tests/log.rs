@@ -160,5 +160,6 @@ async fn what_was_acknowledged_survives_kills_of_the_server() {
             checked += 1;
         }
     }
-    assert!(checked >= 400, "{checked}");
+    // Two times 200, but what the eight writers had on their way at a kill: that may be there, and nobody told them.
+    assert!(checked >= 2 * (200 - 8), "{checked}");
 }

@@ -136,35 +136,41 @@ mod tests {
         address
     }
 
-    /// What comes back of a word, in a time that is enough.
-    async fn answer(stream: &mut TcpStream) -> Option<usize> {
+    /// How much comes back of a word, within `patience`.
+    async fn answer(stream: &mut TcpStream, patience: Duration) -> Option<usize> {
         let _ = stream.write_all(b"word").await;
         let mut buffer = [0; 4];
-        timeout(Duration::from_millis(300), stream.read(&mut buffer)).await.ok().map(|read| read.unwrap_or(0))
+        timeout(patience, stream.read(&mut buffer)).await.ok().map(|read| read.unwrap_or(0))
     }
+
+    /// For what has to come.
+    const ENOUGH: Duration = Duration::from_secs(10);
+
+    /// For what must not: it would have come at once.
+    const A_MOMENT: Duration = Duration::from_millis(300);
 
     #[tokio::test]
     async fn a_way_is_open_blocked_deaf_and_cut() {
         let proxy = Proxy::start(echo().await).await.unwrap();
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();
-        assert_eq!(answer(&mut stream).await, Some(4));
+        assert_eq!(answer(&mut stream, ENOUGH).await, Some(4));
 
         proxy.set(Way::Blocked);
-        assert_eq!(answer(&mut stream).await, None);
+        assert_eq!(answer(&mut stream, A_MOMENT).await, None);
         proxy.set(Way::Open);
         let mut late = [0; 4];
         assert_eq!(stream.read(&mut late).await.unwrap(), 4, "what was held comes");
 
         proxy.set(Way::Deaf);
-        assert_eq!(answer(&mut stream).await, None);
+        assert_eq!(answer(&mut stream, A_MOMENT).await, None);
         proxy.set(Way::Open);
-        assert_eq!(answer(&mut stream).await, Some(0), "who missed something is cut off");
+        assert_eq!(answer(&mut stream, ENOUGH).await, Some(0), "who missed something is cut off");
 
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();
-        assert_eq!(answer(&mut stream).await, Some(4));
+        assert_eq!(answer(&mut stream, ENOUGH).await, Some(4));
         proxy.set(Way::Cut);
-        assert_eq!(answer(&mut stream).await, Some(0));
+        assert_eq!(answer(&mut stream, ENOUGH).await, Some(0));
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();
-        assert_eq!(answer(&mut stream).await, Some(0));
+        assert_eq!(answer(&mut stream, ENOUGH).await, Some(0));
     }
 }
