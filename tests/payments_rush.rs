@@ -34,7 +34,7 @@ async fn a_thousand_payments_under_faults_are_a_thousand_charges() {
     let purchases = Purchase::many(&system, COUNT).await;
     faults::let_a_fifth_fail(&system.stripe);
 
-    let started = Instant::now();
+    let (started, system) = (Instant::now(), &system);
     let answers: Vec<_> = stream::iter(purchases.iter().enumerate())
         .map(|(number, purchase)| async move {
             loop {

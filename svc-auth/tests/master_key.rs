@@ -104,6 +104,7 @@ async fn the_master_key_is_changed_in_two_rounds_while_people_sign_in() {
     // Round two, one replica after the other: the first still wraps by the old one.
     let changed = Service::start(with(&nats, dirs[1].path(), 2, Some(1))).await;
     all_wrapped_by(&keys, 2).await;
+    noted_all(&keys).await;
     let (late, _) = newcomer(&prepared, "late@example.com", "correct horse").await;
     assert_eq!(keys.get(late.id.to_string()).await.unwrap().unwrap()[0], 1);
     for (person, email) in &people {

@@ -47,7 +47,7 @@ async fn an_order_that_ends_while_the_card_is_asked_is_not_charged() {
     world.stripe.add_fault(Fault::new(Mode::HoldAfter).at(Step::Create).times(1));
 
     let (refused, ()) = tokio::join!(service.pay(order, "pm_card_visa"), async {
-        world.stripe.until_held(Step::Create).await;
+        tokio::time::timeout(PATIENT, world.stripe.until_held(Step::Create)).await.expect("held in time");
         assert!(world.orders.cancel(order).await);
         world.stripe.clear_faults();
     });

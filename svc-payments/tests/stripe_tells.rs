@@ -434,7 +434,7 @@ async fn a_key_that_remembers_a_failure_is_not_asked_for_ever() {
     world.stripe.add_fault(hold.times(1));
     world.stripe.add_fault(Fault::new(Mode::Status500Stored).at(Step::Cancel).times(1));
     let (_, ended) = tokio::join!(service.pay(order, "pm_card_visa"), async {
-        world.stripe.until_held(Step::Create).await;
+        tokio::time::timeout(PATIENT, world.stripe.until_held(Step::Create)).await.expect("held in time");
         let ended = world.orders.cancel(order).await;
         world.stripe.clear_faults_of(&order.to_string());
         ended

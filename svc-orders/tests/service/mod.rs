@@ -55,7 +55,7 @@ pub(crate) fn config_with(nats: &str, data: &Path, set: &'static [(&'static str,
         "DATA_DIR" => Some(data.clone()),
         "JWT_KEY" => Some(JWT_KEY.into()),
         // One buyer does what many would.
-        "MAX_OPEN_ORDERS" => Some("0".into()),
+        "MAX_OPEN_ORDERS" | "USER_REQUESTS_PER_MINUTE" => Some("0".into()),
         _ => None,
     });
     Config::from_env(&env).unwrap()
@@ -315,6 +315,8 @@ impl Neighbours {
         };
         let orders_log = &Log::create(&connection, &config).await.unwrap();
         let tickets_log = &Log::reader(&self.connection, TICKETS.name, TICKETS.source);
+        // Having looked at it, it knows that the stream takes batches.
+        tickets_log.state().await.unwrap();
         let selling = (0..tickets).map(|number| async move {
             let id = TicketId(Uuid::from_u128(number));
             let (title, price_cents) = (format!("ticket {number}"), Cents(100));

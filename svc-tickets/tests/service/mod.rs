@@ -162,7 +162,10 @@ pub(crate) async fn tickets_log(nats: &str) -> Log {
     let settings = Settings { url: nats.into(), auth: Auth::None, ca: None, name: TICKETS.source.into() };
     let connection = Connection::open(settings).await.unwrap();
     eventually("nats is connected", async || connection.is_up().then_some(())).await;
-    Log::reader(&connection, TICKETS.name, TICKETS.source)
+    let log = Log::reader(&connection, TICKETS.name, TICKETS.source);
+    // Having looked at it, it knows that the stream takes batches.
+    log.state().await.unwrap();
+    log
 }
 
 /// A neighbour's log, created as the neighbour does.
