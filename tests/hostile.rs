@@ -14,7 +14,7 @@ use std::{
 
 use futures::future::join_all;
 use reqwest::{Client, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -257,18 +257,33 @@ async fn heads_without_end_are_refused() {
     honest.was_served("100 heads of 5 MB").await;
 }
 
+/// Nothing but the cost of a hash limits sign-ins.
+fn hashing_at(log_n: &'static str) -> [(&'static str, &'static str); 3] {
+    [("SCRYPT_LOG_N", log_n), ("SIGNIN_FAILURES_PER_MINUTE", "0"), ("SIGNUPS_PER_MINUTE", "0")]
+}
+
+/// Who waits for an answer, and where one signs in.
+fn patient(target: &Target) -> (Client, String) {
+    let http = Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
+    (http, format!("{}/api/users/signin", target.whole.url))
+}
+
+/// What Ann signs in with, who has an account.
+async fn ann(target: &Target) -> Value {
+    let body = json!({ "email": "ann@example.com", "password": "correct horse" });
+    let url = format!("{}/api/users/signup", target.whole.url);
+    let signed_up = patient(target).0.post(url).json(&body).send().await.unwrap();
+    assert_eq!(signed_up.status(), StatusCode::CREATED);
+    body
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_sign_ins_at_once_are_answered_and_bounded() {
     let _alone = ALONE.lock().await;
     // As costly as in production: 128 MiB each.
-    let limits = [("SCRYPT_LOG_N", "17"), ("SIGNIN_FAILURES_PER_MINUTE", "0"), ("SIGNUPS_PER_MINUTE", "0")];
-    let target = Target::start(&limits).await;
-    let http = Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
-    let url = format!("{}/api/users/signin", target.whole.url);
-    let ann = json!({ "email": "ann@example.com", "password": "correct horse" });
-    let signed_up =
-        http.post(format!("{}/api/users/signup", target.whole.url)).json(&ann).send().await.unwrap();
-    assert_eq!(signed_up.status(), StatusCode::CREATED);
+    let target = Target::start(&hashing_at("17")).await;
+    let (http, url) = patient(&target);
+    ann(&target).await;
     let before = target.memory();
     let honest = target.honest();
     let most = AtomicU64::new(0);
@@ -304,22 +319,30 @@ async fn a_thousand_sign_ins_at_once_are_answered_and_bounded() {
     assert!(grown < 4 * 128 + 250, "{grown} MB");
     assert!(slowest < Duration::from_secs(30), "{slowest:?}");
     honest.was_served("1,000 sign-ins").await;
+}
 
-    // Some go on without end; somebody from elsewhere, as the proxy says, is let in all the same.
-    let crowd = join_all((0..40).map(async |number| {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_without_end_leaves_a_place_for_who_comes_from_elsewhere() {
+    let _alone = ALONE.lock().await;
+    // Cheaper than in production, so that a line is short on a slow machine, too.
+    let target = Target::start(&hashing_at("15")).await;
+    let (http, url) = patient(&target);
+    let ann = ann(&target).await;
+    let crowd = join_all((0..80).map(async |number| {
         let body = json!({ "email": format!("person{number}@example.com"), "password": "correct horse" });
         loop {
             http.post(&url).json(&body).send().await.expect("an answer");
             sleep(Duration::from_millis(30)).await;
         }
     }));
+    // As the proxy says.
     let elsewhere = async {
         sleep(Duration::from_secs(2)).await;
         let mut statuses = Vec::new();
-        for _ in 0..3 {
+        for _ in 0..5 {
             let request = http.post(&url).header("x-forwarded-for", "203.0.113.7").json(&ann);
             statuses.push(request.send().await.expect("an answer").status());
-            sleep(Duration::from_secs(1)).await;
+            sleep(Duration::from_millis(500)).await;
         }
         statuses
     };
@@ -330,5 +353,5 @@ async fn a_thousand_sign_ins_at_once_are_answered_and_bounded() {
     eprintln!("who came from elsewhere meanwhile was told {statuses:?}");
     // By luck once, also where nobody keeps a place for others.
     let let_in = statuses.iter().filter(|status| **status == StatusCode::OK).count();
-    assert!(let_in >= 2, "{statuses:?}");
+    assert!(let_in >= 4, "{statuses:?}");
 }
