@@ -16,7 +16,7 @@ use clap::Parser;
 use contract::{
     Cents, OrderEvent, OrderId, PaymentId, TicketId, Timestamp, UserId,
     event::{OrderAwaitingPayment, OrderCompleted, OrderCreated, OrderStatus, OrderedTicket, TicketRef},
-    stream::{ORDERS, Stream, TICKETS, order_subject},
+    stream::{ORDERS, Stream, TICKETS, USERS, order_subject},
 };
 use eventstore::{Auth, Cause, Connection, Log, Settings, StreamConfig};
 use futures::{StreamExt, stream};
@@ -67,7 +67,9 @@ async fn main() -> anyhow::Result<()> {
     let events = write(&connection, options.events).await?;
     println!("{events} events of ORDERS written in {:.0} s\n", began.elapsed().as_secs_f64());
 
-    let (replica, replayed) = Replica::start(server.url()).await?;
+    // As often as by default, where there are a million.
+    let snapshot_every = (options.events / 10).clamp(1, 100_000);
+    let (replica, replayed) = Replica::start(server.url(), snapshot_every).await?;
     println!("{:<44}{:>10.2} s", "ready by replaying everything", seconds(replayed));
     let began = Instant::now();
     let object = made(&connection).await?;
@@ -79,7 +81,7 @@ async fn main() -> anyhow::Result<()> {
 
     let mut starts = Vec::new();
     for _ in 0..STARTS {
-        let (replica, ready) = Replica::start(server.url()).await?;
+        let (replica, ready) = Replica::start(server.url(), snapshot_every).await?;
         println!("{:<44}{:>10.2} s", "ready from the snapshot", seconds(ready));
         starts.push(ready);
         replica.stop().await?;
@@ -108,6 +110,8 @@ async fn write(connection: &Connection, events: u64) -> anyhow::Result<u64> {
         };
         async move { Log::create(connection, &config).await }
     };
+    // What a svc-orders reads beside its own: it is not ready before they are there.
+    create(USERS).await?;
     create(TICKETS).await?;
     let orders = create(ORDERS).await?;
     let due = Timestamp::from(SystemTime::now()).plus(Duration::from_secs(900));
@@ -181,12 +185,13 @@ struct Replica {
 
 impl Replica {
     /// Starts one, and answers how long it took until it was ready.
-    async fn start(nats_url: &str) -> anyhow::Result<(Self, Duration)> {
+    async fn start(nats_url: &str, snapshot_every: u64) -> anyhow::Result<(Self, Duration)> {
         let directory = tempfile::tempdir()?;
         let (url, data) = (nats_url.to_owned(), directory.path().display().to_string());
         let env = Env::from(move |name| match name {
             "NATS_URL" => Some(url.clone()),
             "DATA_DIR" => Some(data.clone()),
+            "SNAPSHOT_EVERY_EVENTS" => Some(snapshot_every.to_string()),
             "JWT_KEY" => Some("a key that signs nothing that anybody believes".into()),
             _ => None,
         });
