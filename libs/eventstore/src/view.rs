@@ -15,7 +15,7 @@ use async_nats::jetstream::{
 use futures::{FutureExt, StreamExt};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
-    sync::{Notify, broadcast, oneshot, watch},
+    sync::{Notify, broadcast, mpsc, oneshot, watch},
     task::JoinError,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -32,6 +32,8 @@ use crate::{
 
 /// How many events one write takes at most.
 const BATCH: usize = 1_000;
+/// How many are fetched at most while others are applied.
+const AHEAD: usize = 2 * BATCH;
 /// How often the watchdog compares what is applied with the stream's end.
 const WATCHDOG: Duration = Duration::from_secs(1);
 /// How often a long catch-up tells how far it is.
@@ -440,8 +442,8 @@ impl<P: Projection> View<P> {
             Err(stopped) => return stopped,
         };
         self.passed(checkpoint.sequence, state.last_sequence);
-        let mut messages = match self.consume(checkpoint.sequence + 1).await {
-            Ok(messages) => messages,
+        let mut deliveries = match self.consume(checkpoint.sequence + 1).await {
+            Ok(deliveries) => deliveries,
             Err(reason) => return Stopped::Waiting(reason),
         };
 
@@ -452,7 +454,7 @@ impl<P: Projection> View<P> {
         let mut told = Instant::now();
         loop {
             tokio::select! {
-                batch = messages.next() => {
+                batch = deliveries.next() => {
                     let Some(batch) = batch else { return Stopped::Stalled };
                     let view = self.clone();
                     // Not on a thread that others need: it waits for the disk now and then.
@@ -535,10 +537,8 @@ impl<P: Projection> View<P> {
         self.0.tree.wipe(beginning)
     }
 
-    async fn consume(
-        &self,
-        start_sequence: u64,
-    ) -> Result<impl StreamExt<Item = Vec<Delivery>> + Unpin + use<P>, String> {
+    /// Starts to fetch what stands in the stream from a sequence on, in batches of what is there.
+    async fn consume(&self, start_sequence: u64) -> Result<Deliveries, String> {
         let stream = self.0.log.stream_handle().await.map_err(|error| error.to_string())?;
         let config = pull::OrderedConfig {
             // By a name, so that who may make it can be told from who may take over a durable.
@@ -548,8 +548,23 @@ impl<P: Projection> View<P> {
             ..Default::default()
         };
         let consumer = stream.create_consumer(config).await.map_err(|error| error.to_string())?;
-        let messages = consumer.messages().await.map_err(|error| error.to_string())?;
-        Ok(messages.ready_chunks(BATCH))
+        let mut messages = consumer.messages().await.map_err(|error| error.to_string())?;
+        // The client asks the server for more only while somebody waits for a message. So somebody does, also while a
+        // batch is applied: a replay would stand still for a round trip with each batch.
+        let (sender, deliveries) = mpsc::channel(AHEAD);
+        self.0.tasks.spawn(async move {
+            loop {
+                let delivery = tokio::select! {
+                    delivery = messages.next() => delivery,
+                    () = sender.closed() => return,
+                };
+                let Some(delivery) = delivery else { return };
+                if sender.send(delivery).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Deliveries(deliveries))
     }
 
     /// Folds a batch into rows and writes them with the checkpoint behind it, all or nothing; a large one in parts.
@@ -706,6 +721,17 @@ pub(crate) const fn keeps_heads<P: Projection>() -> bool {
 }
 
 type Delivery = Result<jetstream::Message, pull::OrderedError>;
+
+/// What a consumer delivers, fetched ahead. Dropped, it is fetched no more.
+struct Deliveries(mpsc::Receiver<Delivery>);
+
+impl Deliveries {
+    /// What is there, and at least one; `None` when nothing comes any more. Cancelled, it loses nothing.
+    async fn next(&mut self) -> Option<Vec<Delivery>> {
+        let mut batch = Vec::new();
+        (self.0.recv_many(&mut batch, BATCH).await > 0).then_some(batch)
+    }
+}
 
 enum Stopped {
     Waiting(String),
