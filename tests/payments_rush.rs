@@ -65,7 +65,7 @@ async fn a_thousand_payments_under_faults_are_a_thousand_charges() {
     }
 
     system.stripe.clear_faults();
-    ledger_equals_log(&system).await;
+    ledger_equals_log(system).await;
     system.is_sound().await;
     let ledger = system.stripe.ledger();
     assert_eq!(ledger.iter().map(|intent| intent.captures).sum::<u32>(), COUNT as u32);
