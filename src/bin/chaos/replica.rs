@@ -19,6 +19,11 @@ use tokio::{
 
 use crate::{clock::Clocks, proxy::Proxy, schedule::Who};
 
+/// This program once more: the one that runs, also when another was built in its place meanwhile.
+pub(crate) fn this_program() -> Command {
+    Command::new("/proc/self/exe")
+}
+
 /// A process that is started again and again.
 pub(crate) struct Replica {
     who: Who,
@@ -85,7 +90,7 @@ impl Replica {
     pub(crate) async fn start(&self, clocks: Option<&Clocks>) -> anyhow::Result<()> {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let clock = clocks.map(|clocks| clocks.variables(self.ahead_ms.load(Relaxed)));
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = this_program();
         let command = command
             .args(["service", self.who.service.name()])
             .env_clear()

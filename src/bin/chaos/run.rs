@@ -10,10 +10,7 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::Args;
 use serde_json::Value;
-use tokio::{
-    process::Command,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -21,6 +18,7 @@ use crate::{
     disk, faults, judge,
     load::Market,
     log::Log,
+    replica::this_program,
     replicas,
     report::Report,
     say,
@@ -204,7 +202,7 @@ async fn settle(cast: &Cast) -> anyhow::Result<(Log, Vec<String>)> {
 
 /// What the audit finds.
 async fn audited(cast: &Cast) -> anyhow::Result<Vec<String>> {
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = this_program();
     let command = command
         .args(["audit", "--json", "--grace", "0", "--nats", &cast.nats_url])
         .args(["--stripe-ledger", cast.stripe.url()])
