@@ -112,15 +112,13 @@ async fn until_cancelled(system: &System, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_orders_due_at_once_expire_as_fast_as_the_log_takes_them() {
+async fn a_thousand_orders_due_at_once_expire_within_a_second() {
     let _alone = ALONE.lock().await;
     let system = deadlines_alone().await;
-    let (due, rate) = orders_due_together(&system, 1_000, Duration::from_secs(4)).await;
+    let (due, _) = orders_due_together(&system, 1_000, Duration::from_secs(4)).await;
     let late = lateness(&system, due, 0, 1_000).await;
     println!("of 1,000: p50 {:?}, p99 {:?}, last {:?} late", late[500], late[990], late[999]);
-    // A second, and what two appends for each take.
-    let explained = Duration::from_secs(1) + Duration::from_secs_f64(2.0 * 1_000.0 / rate);
-    assert!(late[990] <= explained, "p99 was {:?} late, explained are {explained:?}", late[990]);
+    assert!(late[990] <= Duration::from_secs(1), "p99 was {:?} late", late[990]);
     until_cancelled(&system, 1_000).await;
 }
 
@@ -132,7 +130,7 @@ async fn twenty_thousand_orders_due_at_once_each_expire_once() {
     let late = lateness(&system, due, 0, 20_000).await;
     // Each deadline is one append and each cancelled order another, at the same time, on the same disk; and the same
     // two cores decide and project them.
-    let explained = Duration::from_secs_f64(3.0 * 20_000.0 / rate) + Duration::from_secs(2);
+    let explained = Duration::from_secs_f64(2.0 * 20_000.0 / rate) + Duration::from_secs(2);
     println!(
         "of 20,000 at {rate:.0} appends/s: p50 {:?}, p99 {:?}, last {:?} late; explained {explained:?}",
         late[10_000], late[19_800], late[19_999]
